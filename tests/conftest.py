@@ -29,3 +29,53 @@ def pytest_runtest_makereport(item):
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report():
     return fail_if_skipped((yield))
+
+
+# What several test files need, made once: a teacher and a text of seconds, and a run of ten steps with them.
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    "Tokens of the tests' texts go to a folder of this session, here and in the processes that tests start."
+    os.environ["DISTILL_NB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory):
+    "A random Qwen2 of 0.1 million parameters with the tiny tokenizer, saved as an ordinary model folder."
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    from distill_nb.teacher import ASSETS
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teacher")
+    Qwen2ForCausalLM(Qwen2Config(vocab_size=4096, hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
+                                 num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=True)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(ASSETS / "teacher").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory):
+    "The first forty articles of the tiny text."
+    from distill_nb.teacher import ASSETS
+    path = tmp_path_factory.mktemp("text") / "articles.txt"
+    path.write_text("\n\n".join((ASSETS / "tiny.txt").read_text(encoding="utf-8").split("\n\n")[:40]) + "\n", encoding="utf-8")
+    return path
+
+
+MODEL = "--hidden-size 32 --num-layers 2 --num-heads 4 --num-kv-heads 2 --intermediate-size 64 --vocab-size 4096 --max-seq-len 32".split()
+
+
+@pytest.fixture(scope="session")
+def train_flags(teacher_folder, text_file):
+    "A run of ten steps that takes a second; --checkpoint-dir is left to the test."
+    return ["train", *MODEL, "--teacher", str(teacher_folder), "--dataset", str(text_file), "--device", "cpu", "--max-steps", "10",
+            "--batch-size", "2", "--warmup-steps", "2", "--log-interval", "1", "--eval-batches", "1"]
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory, train_flags):
+    "The folder of a finished run; tests read it and leave it as it is."
+    from distill_nb.cli import main
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    assert main([*train_flags, "--checkpoint-dir", str(folder)]) == 0
+    return folder

@@ -1,0 +1,45 @@
+"The command `distill_nb` as a process of its own, for tests of what happens to processes."
+import json, os, subprocess, sys, time
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+installed = Path(sys.executable).with_name("distill_nb")
+COMMAND = [str(installed)] if installed.exists() else [sys.executable, "-c", "import sys; from distill_nb.cli import main; sys.exit(main())"]
+
+
+def start(*argv, command=COMMAND, **env):
+    "The running command; its output can be read when it has ended."
+    return subprocess.Popen([*command, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | env)
+
+
+def finish(process, timeout=600):
+    "Status, stdout and stderr of a process that ends."
+    try: out, err = process.communicate(timeout=timeout)
+    finally: process.kill()
+    return process.returncode, out, err
+
+
+def run(*argv, timeout=600, **kwargs): return finish(start(*argv, **kwargs), timeout)
+
+
+def wait_until(happened, process, timeout=120):
+    "Wait until `happened()`, while `process` runs."
+    end = time.monotonic() + timeout
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def metrics(folder):
+    "The rows of a run so far, but for a last one that is half written."
+    path = Path(folder) / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def steps(folder): return [r["step"] for r in metrics(folder) if "loss" in r]
+
+
+def weights(folder): return load_file(Path(folder) / "model.safetensors")
