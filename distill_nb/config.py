@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['BadInput', 'Config', 'ModelConfig', 'plot_style', 'TrainingConfig']
 
-# %% ../nbs/00_config.ipynb #94a8a76a
+# %% ../nbs/00_config.ipynb #cell-02
 import dataclasses, json, math
 from dataclasses import dataclass
 
-# %% ../nbs/00_config.ipynb #7c9f6b02
+# %% ../nbs/00_config.ipynb #cell-18
 class BadInput(ValueError):
     "What was given breaks a rule: the message names what was given, the rule, and what to do next."
 
-# %% ../nbs/00_config.ipynb #f22bbff3
+# %% ../nbs/00_config.ipynb #cell-20
 @dataclass(frozen=True)
 class Config:
     "Checked, frozen settings that go to JSON and back."
@@ -57,7 +57,7 @@ class Config:
         if not isinstance(settings, dict): raise BadInput(f"{cls.__name__}: {text.strip()[:40]!r} must be a JSON object, field name to value")
         return cls.from_dict(settings)
 
-# %% ../nbs/00_config.ipynb #fdb3d8c8
+# %% ../nbs/00_config.ipynb #cell-22
 @dataclass(frozen=True)
 class ModelConfig(Config):
     "Architecture of the student."
@@ -94,17 +94,17 @@ class ModelConfig(Config):
     @classmethod
     def tiny(cls, **changes): # fields that differ from the tiny default
         "The embedded default's student: small enough to train on two CPU cores in a minute."
-        return cls(**{**dict(hidden_size=128, num_layers=4, num_heads=4, num_kv_heads=2, intermediate_size=352, vocab_size=4096,
+        return cls(**{**dict(hidden_size=192, num_layers=2, num_heads=6, num_kv_heads=2, intermediate_size=512, vocab_size=4096,
                              max_seq_len=128, rope_theta=10000.0), **changes})
 
-# %% ../nbs/00_config.ipynb #01d37366
+# %% ../nbs/00_config.ipynb #cell-32
 def plot_style():
     "Plots that look alike and show Chinese, where the machine has a font for it."
     import logging, matplotlib.pyplot as plt
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR) # no word about the fonts that are not there
     plt.rcParams["font.family"] = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "SimHei"]
 
-# %% ../nbs/00_config.ipynb #02c980f9
+# %% ../nbs/00_config.ipynb #cell-42
 @dataclass(frozen=True)
 class TrainingConfig(Config):
     "How the student is trained."
@@ -114,7 +114,7 @@ class TrainingConfig(Config):
     warmup_steps:int = 500 # steps of linear warm-up
     num_epochs:int = 3 # passes over the training split
     gradient_clip:float = 1.0 # largest global norm of the gradient
-    alpha:float = 0.5 # weight of the distillation loss; 1 - alpha weighs the label loss
+    alpha:float = 0.5 # weight of the distillation loss (KL); 1 - alpha weighs the label loss (CE). Some projects mean it the other way round
     temperature:float = 2.0 # softens both distributions in the distillation loss
     checkpoint_dir:str = "checkpoints/" # folder of the run: checkpoints and metrics
     log_interval:int = 50 # steps between log lines
@@ -131,5 +131,5 @@ class TrainingConfig(Config):
     @classmethod
     def tiny(cls, **changes): # fields that differ from the tiny default
         "The embedded default's training: a minute on two CPU cores."
-        return cls(**{**dict(batch_size=16, learning_rate=3e-3, warmup_steps=20, num_epochs=1, log_interval=10, eval_interval=100,
-                             save_interval=100), **changes})
+        return cls(**{**dict(batch_size=8, learning_rate=4e-3, warmup_steps=50, num_epochs=1, alpha=0.9, temperature=1.0, log_interval=10,
+                             eval_interval=150, save_interval=150), **changes})

@@ -7,7 +7,7 @@ __all__ = ['log', 'READERS', 'text_articles', 'jsonl_articles', 'parquet_article
            'hub_articles', 'take_mb', 'split_articles', 'batches', 'tokenize_to', 'Blocks', 'fast_tokenizer',
            'whole_folder', 'WikiDataset']
 
-# %% ../nbs/07_data.ipynb #2aae1dd7
+# %% ../nbs/07_data.ipynb #cell-02
 import hashlib, json, logging, os, shutil, tempfile
 from array import array
 from itertools import groupby
@@ -18,10 +18,10 @@ from tqdm import tqdm
 from .config import BadInput
 from .teacher import ASSETS, is_folder_name, load_pretrained
 
-# %% ../nbs/07_data.ipynb #628258b8
+# %% ../nbs/07_data.ipynb #cell-04
 log = logging.getLogger("distill_nb")
 
-# %% ../nbs/07_data.ipynb #59582fc8
+# %% ../nbs/07_data.ipynb #cell-26
 def text_articles(path): # articles separated by blank lines
     with path.open(encoding="utf-8-sig") as f:
         for blank, lines in groupby(f, lambda line: not line.strip()):
@@ -48,7 +48,7 @@ def parquet_articles(path): # a table with a column `text`
         for batch in table.iter_batches(1000, columns=["text"]): yield from batch.column(0).to_pylist()
     except pa.ArrowException as e: raise BadInput(f"{path} is not a whole parquet file ({str(e).splitlines()[0]})") from e
 
-# %% ../nbs/07_data.ipynb #ded148e7
+# %% ../nbs/07_data.ipynb #cell-28
 READERS = {".txt": text_articles, ".jsonl": jsonl_articles, ".parquet": parquet_articles}
 
 def local_files(source): # a file, a folder of files, "tiny", or a data set id
@@ -69,7 +69,7 @@ def local_articles(files):
         except UnicodeDecodeError as e: raise BadInput(f"{path} is not UTF-8; convert it first, with iconv for example") from e
         except OSError as e: raise BadInput(f"{path} cannot be read: {e.strerror or e}") from e
 
-# %% ../nbs/07_data.ipynb #a21ae8c4
+# %% ../nbs/07_data.ipynb #cell-34
 def hub_articles(source, # data set id
                  name):  # its configuration
     "Stream the `text` of a data set on the hub; raises `BadInput` where the hub or the data set is not reached."
@@ -84,7 +84,7 @@ def hub_articles(source, # data set id
         raise BadInput(f"cannot stream {source!r} ({name}) from the hub: {reason}. Check the id and the connection, give a local file with --dataset, "
                        "or use --preset tiny, which needs no network") from e
 
-# %% ../nbs/07_data.ipynb #52961664
+# %% ../nbs/07_data.ipynb #cell-36
 def take_mb(articles, sample_mb): # megabytes of UTF-8
     "Articles in order until `sample_mb` of text has come; empty ones are passed over."
     with tqdm(total=sample_mb * 1e6, unit="B", unit_scale=True, desc="text", leave=False, delay=5) as bar:
@@ -96,7 +96,7 @@ def take_mb(articles, sample_mb): # megabytes of UTF-8
             left -= size; bar.update(size)
             if left <= 0: return
 
-# %% ../nbs/07_data.ipynb #66353825
+# %% ../nbs/07_data.ipynb #cell-41
 def split_articles(articles, # all of them
                    val_fraction, seed):
     "Training and validation articles: a split by article, before there are blocks, so no article has a part on either side."
@@ -105,7 +105,7 @@ def split_articles(articles, # all of them
     valid = set(order[:n_valid].tolist())
     return [a for i, a in enumerate(articles) if i not in valid], [a for i, a in enumerate(articles) if i in valid]
 
-# %% ../nbs/07_data.ipynb #caaae141
+# %% ../nbs/07_data.ipynb #cell-46
 def batches(articles, size=1_000_000): # characters, about
     "Lists of articles, cut by their text and not by their number: memory does not grow with the length of an article."
     batch, n = [], 0
@@ -127,7 +127,7 @@ def tokenize_to(path, # written: the ids of all articles, each followed by EOS
         f.flush(); os.fsync(f.fileno())
     return total
 
-# %% ../nbs/07_data.ipynb #d51233a5
+# %% ../nbs/07_data.ipynb #cell-51
 class Blocks(Dataset):
     "Blocks of seq_len + 1 tokens, one after the other: the first seq_len are the input, the last seq_len the labels."
     def __init__(self,
@@ -149,7 +149,7 @@ class Blocks(Dataset):
         "The tokens at the end that fill no block."
         return self.tokens[len(self) * (self.seq_len + 1):]
 
-# %% ../nbs/07_data.ipynb #09f84fc8
+# %% ../nbs/07_data.ipynb #cell-60
 def fast_tokenizer(tokenizer): # a transformers tokenizer, or an id or folder to load it from
     "The tokenizer, ready to read whole articles; raises `BadInput` where it is not a fast one or has no EOS token."
     if isinstance(tokenizer, (str, os.PathLike)):
@@ -161,7 +161,7 @@ def fast_tokenizer(tokenizer): # a transformers tokenizer, or an id or folder to
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
-# %% ../nbs/07_data.ipynb #dc6ae2e2
+# %% ../nbs/07_data.ipynb #cell-63
 def whole_folder(path, # final name
                  fill): # called with an empty folder to write into
     "Make `path` if it is not there: filled beside its final name, then renamed, so that it is whole or not there."
@@ -175,7 +175,7 @@ def whole_folder(path, # final name
         if not path.is_dir(): raise # else another process was first, with the same content
     finally: shutil.rmtree(made, ignore_errors=True)
 
-# %% ../nbs/07_data.ipynb #c3b882f2
+# %% ../nbs/07_data.ipynb #cell-66
 class WikiDataset:
     "Text as blocks of tokens, in a training and a validation part; tokenized once and kept on disk."
     def __init__(self,

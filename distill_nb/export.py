@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['HF_NAMES', 'BLOCK_NAMES', 'hf_name', 'to_llama', 'save_hf']
 
-# %% ../nbs/11_export.ipynb #afd0bfd7
+# %% ../nbs/11_export.ipynb #cell-02
 from pathlib import Path
 from .student import StudentModel
 
-# %% ../nbs/11_export.ipynb #a214a24e
+# %% ../nbs/11_export.ipynb #cell-13
 HF_NAMES = {"embedding": "model.embed_tokens", "layers": "model.layers", "norm": "model.norm", "lm_head": "lm_head"}
 BLOCK_NAMES = {"attention_norm": "input_layernorm", "attention": "self_attn", "ffn_norm": "post_attention_layernorm", "ffn": "mlp"}
 
@@ -19,7 +19,7 @@ def hf_name(name:str # of a parameter of `StudentModel`
     if top == "layers": rest[1] = BLOCK_NAMES[rest[1]]
     return ".".join([HF_NAMES[top], *rest])
 
-# %% ../nbs/11_export.ipynb #812cf8f2
+# %% ../nbs/11_export.ipynb #cell-16
 def to_llama(student:StudentModel):
     "The same model as a `LlamaForCausalLM`: a student without biases is exactly that."
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -32,7 +32,7 @@ def to_llama(student:StudentModel):
     llama.load_state_dict({hf_name(k): v for k, v in student.state_dict().items()})
     return llama.eval()
 
-# %% ../nbs/11_export.ipynb #b8dec237
+# %% ../nbs/11_export.ipynb #cell-28
 def save_hf(
     student:StudentModel,
     tokenizer, # saved beside it; may be None
@@ -42,6 +42,7 @@ def save_hf(
     llama = to_llama(student)
     if tokenizer is not None:
         llama.config.eos_token_id = llama.generation_config.eos_token_id = tokenizer.eos_token_id
+        llama.generation_config.pad_token_id = tokenizer.pad_token_id
         padding = list(range(len(tokenizer), student.config.vocab_size)) # rows without a token, never trained
         if padding: llama.generation_config.suppress_tokens = padding
         tokenizer.save_pretrained(path)

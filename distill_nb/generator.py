@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRINTABLE', 'BYTES', 'keep_top_k', 'keep_top_p', 'token_bytes', 'TextGenerator']
 
-# %% ../nbs/10_generator.ipynb #7da5e49a
+# %% ../nbs/10_generator.ipynb #cell-02
 import codecs
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from .config import BadInput
 from .student import StudentModel
 from .teacher import load_pretrained
 
-# %% ../nbs/10_generator.ipynb #a8f6fd4b
+# %% ../nbs/10_generator.ipynb #cell-20
 def keep_top_k(logits:Tensor, # [vocab]
-               k:int): # tokens that stay
+               k:int): # tokens that stay, and those exactly as likely as the last of them
     "The k most likely tokens; the others get −inf (Fan et al. 2018, §5, arXiv:1805.04833)."
     lowest = logits.topk(min(k, len(logits))).values[-1]
     return logits.where(logits >= lowest, -torch.inf)
@@ -23,11 +23,12 @@ def keep_top_k(logits:Tensor, # [vocab]
 def keep_top_p(logits:Tensor, # [vocab]
                p:float): # probability that stays
     "The smallest set of tokens that holds probability p: the nucleus (Holtzman et al. 2020, §3.1, arXiv:1904.09751)."
+    if p == 1: return logits # where one token has nearly everything, rounding would cut the rest
     probs, ids = logits.softmax(-1).sort(descending=True)
     before = probs.cumsum(-1) - probs # probability of what is more likely
     return logits.index_fill(0, ids[before >= p], -torch.inf)
 
-# %% ../nbs/10_generator.ipynb #9862327c
+# %% ../nbs/10_generator.ipynb #cell-32
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)] # bytes that byte-level BPE writes as themselves
 BYTES = {chr(b): b for b in PRINTABLE} | {chr(256 + i): b for i, b in enumerate(b for b in range(256) if b not in PRINTABLE)}
 
@@ -38,7 +39,7 @@ def token_bytes(tokenizer, # byte-level BPE, as Qwen's and the tiny one are
     chars = tokenizer.convert_ids_to_tokens(token)
     return bytes(BYTES[c] for c in chars) if all(c in BYTES for c in chars) else chars.encode()
 
-# %% ../nbs/10_generator.ipynb #f2fc2177
+# %% ../nbs/10_generator.ipynb #cell-41
 class TextGenerator:
     "Writes on from a prompt with a trained student."
     STRATEGIES = "greedy", "top_k", "top_p"
@@ -57,9 +58,9 @@ class TextGenerator:
     def next_token(self, logits:Tensor, # [vocab]
                    strategy, top_k, top_p, temperature, rng) -> int:
         "Choose among the tokens that the tokenizer has."
-        logits = logits[:len(self.tokenizer)].float()
+        logits = logits[:len(self.tokenizer)].double()
         if strategy == "greedy": return logits.argmax().item()
-        logits = logits / temperature
+        logits = (logits - logits.max()) / temperature # the largest is 0, so that no temperature overflows
         logits = keep_top_k(logits, top_k) if strategy == "top_k" else keep_top_p(logits, top_p)
         return torch.multinomial(logits.softmax(-1).cpu(), 1, generator=rng).item()
 
@@ -69,7 +70,7 @@ class TextGenerator:
         self.check(strategy, max_new_tokens, top_k, top_p, temperature)
         eos, limit = self.tokenizer.eos_token_id, self.model.config.max_seq_len
         ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"] or [eos]
-        if len(ids) > limit: raise BadInput(f"the prompt has {len(ids)} tokens, more than max_seq_len={limit}; shorten it")
+        if len(ids) >= limit: raise BadInput(f"the prompt has {len(ids)} tokens and leaves no room in max_seq_len={limit}; shorten it")
         rng = torch.Generator()
         rng.seed() if seed is None else rng.manual_seed(seed)
         device, cache = self.model.head_weight.device, self.model.new_cache()

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['causal_mask', 'KVCache', 'GQAAttention']
 
-# %% ../nbs/03_gqa.ipynb #dab6a172
+# %% ../nbs/03_gqa.ipynb #cell-02
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from .rope import RotaryEmbedding, apply_rope
 
-# %% ../nbs/03_gqa.ipynb #b0f1a1ee
+# %% ../nbs/03_gqa.ipynb #cell-17
 def causal_mask(
     new:int, # queries: the last `new` of the tokens
     total:int, # keys
@@ -19,7 +19,7 @@ def causal_mask(
     "Each token sees itself and what came before it."
     return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)
 
-# %% ../nbs/03_gqa.ipynb #2e713360
+# %% ../nbs/03_gqa.ipynb #cell-20
 class KVCache:
     "Keys and values of the tokens that one attention layer has seen, kept so that a new token costs one step."
     def __init__(self, max_len:int): # room, in tokens
@@ -39,7 +39,7 @@ class KVCache:
         self.len = end
         return self.kv[0, :, :, :end], self.kv[1, :, :, :end]
 
-# %% ../nbs/03_gqa.ipynb #b6ffa9e5
+# %% ../nbs/03_gqa.ipynb #cell-22
 class GQAAttention(nn.Module):
     "Causal attention in which groups of query heads share a key/value head (Ainslie et al. 2023, §2.2, arXiv:2305.13245)."
     def __init__(self,

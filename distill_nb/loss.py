@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['IGNORE', 'KDLoss', 'kd_loss', 'chunk_grad', 'spans', 'loss_and_grads', 'FusedKD', 'fused_kd_loss']
 
-# %% ../nbs/08_loss.ipynb #14677627
+# %% ../nbs/08_loss.ipynb #cell-02
 from typing import NamedTuple
 import torch, torch.nn.functional as F
 from torch import Tensor
 
-# %% ../nbs/08_loss.ipynb #f4aee749
+# %% ../nbs/08_loss.ipynb #cell-25
 class KDLoss(NamedTuple):
     "Scalar tensors, each a mean over supervised tokens; only `loss` has a gradient."
     loss: Tensor # alpha·kl + (1 − alpha)·ce
     kl: Tensor # T² · KL(teacher_T ‖ student_T)
     ce: Tensor # cross-entropy of the student with the labels
 
-# %% ../nbs/08_loss.ipynb #2543d39c
+# %% ../nbs/08_loss.ipynb #cell-26
 IGNORE = -100 # label of a token that is not supervised
 
 def kd_loss(
@@ -41,7 +41,7 @@ def kd_loss(
     kl = temperature**2 * F.kl_div(student_T, teacher_T, reduction="sum", log_target=True) / n
     return KDLoss(alpha * kl + (1 - alpha) * ce, kl.detach(), ce.detach())
 
-# %% ../nbs/08_loss.ipynb #ddc19566
+# %% ../nbs/08_loss.ipynb #cell-55
 def chunk_grad(
     s:Tensor, # student's logits, [rows, vocab], FP32 or FP64; overwritten
     t:Tensor, # teacher's, overwritten; None where alpha is 0
@@ -59,7 +59,7 @@ def chunk_grad(
     kl = T**2 * torch.linalg.vecdot(q, teacher_T.sub_(student_T))
     return kl, ce, grad.mul_(1 - alpha).add_(student_T.exp_().sub_(q), alpha=alpha * T)
 
-# %% ../nbs/08_loss.ipynb #2cd24d44
+# %% ../nbs/08_loss.ipynb #cell-57
 def spans(n, size): # slices of at most `size` that cover range(n)
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
@@ -94,7 +94,7 @@ def loss_and_grads(
             else: shared += s.T @ h[part]
     return (kl * keep).sum(), (ce * keep).sum(), grad_h, grad_w
 
-# %% ../nbs/08_loss.ipynb #18db309a
+# %% ../nbs/08_loss.ipynb #cell-59
 class FusedKD(torch.autograd.Function):
     "Sums of loss, kl and ce. The forward pass leaves gradients of the size of hidden states and head, nothing else."
     @staticmethod
@@ -113,7 +113,7 @@ class FusedKD(torch.autograd.Function):
         grads, ctx.grads = ctx.grads or loss_and_grads(*tensors, ctx.needs, *ctx.settings)[2:], None
         return None, *(g if g is None else g.mul_(grad_loss).to(x.dtype) for g, x in zip(grads, tensors)), *[None] * 4
 
-# %% ../nbs/08_loss.ipynb #60ab370f
+# %% ../nbs/08_loss.ipynb #cell-60
 def fused_kd_loss(
     student_hidden:Tensor, # [..., student's hidden], after the final norm
     student_weight:Tensor, # [student vocab, student's hidden]

@@ -18,7 +18,7 @@ from .student import StudentModel
 from .teacher import load_pretrained
 from .trainer import StudentWithLoss, make_optimizer
 
-# %% ../nbs/14_plan.ipynb #cell-07
+# %% ../nbs/14_plan.ipynb #cell-08
 class Alive(TorchDispatchMode):
     "Counts the bytes of all tensors that are alive, after every operation."
     def __init__(self, known=()): # tensors that are not counted
@@ -41,7 +41,7 @@ class Alive(TorchDispatchMode):
 
     def drop(self, num_bytes): self.bytes -= num_bytes
 
-# %% ../nbs/14_plan.ipynb #cell-11
+# %% ../nbs/14_plan.ipynb #cell-12
 class TeacherShape(NamedTuple):
     "What a plan needs to know of a teacher; the defaults are Qwen2.5-0.5B's."
     num_params:int = 494_032_768
@@ -58,7 +58,7 @@ def teacher_shape(model_id) -> TeacherShape: # as `TeacherModel` takes it
     with torch.device("meta"): model = AutoModelForCausalLM.from_config(config)
     return TeacherShape(model.num_parameters(), config.vocab_size, config.hidden_size, config.num_hidden_layers, config.tie_word_embeddings)
 
-# %% ../nbs/14_plan.ipynb #cell-12
+# %% ../nbs/14_plan.ipynb #cell-13
 def step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,
                 low_precision:bool=True, # BF16 autocast and a teacher of 2 bytes a weight, as on a GPU; else FP32
                 module=StudentWithLoss, # student and loss, as the trainer takes them
@@ -88,14 +88,14 @@ def chunks_of_a_gpu():
     try: yield
     finally: torch.set_num_threads(threads)
 
-# %% ../nbs/14_plan.ipynb #cell-21
+# %% ../nbs/14_plan.ipynb #cell-22
 def peak_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape, low_precision:bool=True) -> dict: # bytes, by part
     "Weights in FP32, the optimizer's two averages in FP32, the teacher's weights, and the most that a step holds beside them."
     parts = dict(student=4 * config.num_params, optimizer=8 * config.num_params, teacher=teacher.num_params * (2 if low_precision else 4),
                  step=max(step_memory(config, training, teacher, low_precision)))
     return dict(**parts, total=sum(parts.values()))
 
-# %% ../nbs/14_plan.ipynb #cell-29
+# %% ../nbs/14_plan.ipynb #cell-30
 def step_flops(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape) -> int:
     "Multiplications and additions of a step's matrix products: forward 2 and backward 4 for a weight and a token, and half the square of attention."
     c, seq = config, config.max_seq_len
@@ -104,7 +104,7 @@ def step_flops(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape
     teach = 2 * (teacher.num_params - looked_up) + 4 * teacher.num_layers * teacher.hidden_size * seq // 2
     return training.batch_size * seq * (student + (teach if training.alpha else 0))
 
-# %% ../nbs/14_plan.ipynb #cell-34
+# %% ../nbs/14_plan.ipynb #cell-35
 BYTES_PER_TOKEN = 3.8 # of Chinese text under Qwen2.5's tokenizer
 
 def run_steps(config:ModelConfig, training:TrainingConfig, sample_mb:float, max_steps:int=None,
@@ -115,7 +115,7 @@ def run_steps(config:ModelConfig, training:TrainingConfig, sample_mb:float, max_
     steps = training.num_epochs * int(tokens / (config.max_seq_len + 1) // training.batch_size)
     return min(steps, max_steps or steps)
 
-# %% ../nbs/14_plan.ipynb #cell-35
+# %% ../nbs/14_plan.ipynb #cell-36
 def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfig(), teacher:TeacherShape=TeacherShape(),
          sample_mb:float=50, tflops:float=30, tokens:int=None, max_steps:int=None) -> str: # a report to print
     "Memory, steps and time of a run on a card that does `tflops` TFLOP/s in practice."

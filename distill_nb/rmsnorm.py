@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['RMSNorm']
 
-# %% ../nbs/01_rmsnorm.ipynb #15682ad6
+# %% ../nbs/01_rmsnorm.ipynb #cell-02
 import torch
 from torch import nn, Tensor
 
-# %% ../nbs/01_rmsnorm.ipynb #08ab6646
+# %% ../nbs/01_rmsnorm.ipynb #cell-28
 class RMSNorm(nn.Module):
     "Divide each vector by its root mean square, then scale every feature (Zhang & Sennrich 2019, §3, arXiv:1910.07467)."
     def __init__(self,

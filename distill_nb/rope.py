@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['RotaryEmbedding', 'rotate_half', 'apply_rope']
 
-# %% ../nbs/02_rope.ipynb #b9d821ef
+# %% ../nbs/02_rope.ipynb #cell-02
 import torch
 from torch import nn, Tensor
 
-# %% ../nbs/02_rope.ipynb #72f7b86d
+# %% ../nbs/02_rope.ipynb #cell-21
 class RotaryEmbedding(nn.Module):
     "The cosines and sines by which positions turn queries and keys (Su et al. 2021, §3.2, arXiv:2104.09864)."
     def __init__(self,
@@ -27,7 +27,7 @@ class RotaryEmbedding(nn.Module):
         angles = torch.cat([angles, angles], -1)
         return angles.cos(), angles.sin()
 
-# %% ../nbs/02_rope.ipynb #cab18935
+# %% ../nbs/02_rope.ipynb #cell-25
 def rotate_half(x:Tensor # [..., head_dim]
     ) -> Tensor: # [..., head_dim]
     "Turn every pair (i, i + head_dim/2) by a quarter: (a, b) → (-b, a)."

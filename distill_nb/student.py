@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['TransformerBlock', 'StudentModel']
 
-# %% ../nbs/05_student.ipynb #a74557d2
+# %% ../nbs/05_student.ipynb #cell-02
 from pathlib import Path
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn, Tensor
 from .config import BadInput, ModelConfig
@@ -16,7 +17,7 @@ from .rmsnorm import RMSNorm
 from .rope import RotaryEmbedding
 from .swiglu import SwiGLUFFN
 
-# %% ../nbs/05_student.ipynb #f6d47c0a
+# %% ../nbs/05_student.ipynb #cell-14
 class TransformerBlock(nn.Module):
     "Attention, then feed-forward, each on a normed copy and added back (pre-norm; Xiong et al. 2020, §3, arXiv:2002.04745)."
     def __init__(self, config:ModelConfig):
@@ -36,7 +37,7 @@ class TransformerBlock(nn.Module):
         x = x + self.dropout(self.attention(self.attention_norm(x), cos_sin, cache))
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
-# %% ../nbs/05_student.ipynb #a33eb27c
+# %% ../nbs/05_student.ipynb #cell-25
 class StudentModel(nn.Module):
     "A decoder-only transformer of Llama's shape, whose head is its embedding (Press & Wolf 2017, §3, arXiv:1608.05859)."
     def __init__(self, config:ModelConfig):
@@ -97,5 +98,6 @@ class StudentModel(nn.Module):
         missing = [f for f in ("config.json", "model.safetensors") if not (folder / f).is_file()]
         if missing: raise BadInput(f"{folder} has no {' and no '.join(missing)}; give a folder that training wrote")
         student = cls(ModelConfig.from_json((folder / "config.json").read_text()))
-        load_model(student, str(folder / "model.safetensors"))
+        try: load_model(student, str(folder / "model.safetensors"))
+        except (SafetensorError, RuntimeError) as e: raise BadInput(f"{folder}/model.safetensors is damaged or of another model; give another checkpoint ({str(e).splitlines()[0]})")
         return student.to(device).eval()

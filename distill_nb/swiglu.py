@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SwiGLUFFN']
 
-# %% ../nbs/04_swiglu.ipynb #eb482406
+# %% ../nbs/04_swiglu.ipynb #cell-02
 import torch.nn.functional as F
 from torch import nn, Tensor
 
-# %% ../nbs/04_swiglu.ipynb #98c00958
+# %% ../nbs/04_swiglu.ipynb #cell-20
 class SwiGLUFFN(nn.Module):
     "Feed-forward layer whose values pass through a learned gate (Shazeer 2020, §2, arXiv:2002.05202)."
     def __init__(self,

@@ -23,7 +23,7 @@ from .data import WikiDataset
 from .teacher import ASSETS, TeacherModel
 from .trainer import DistillationTrainer
 
-# %% ../nbs/12_tiny.ipynb #cell-08
+# %% ../nbs/12_tiny.ipynb #cell-09
 TABLES = """
 # 元素 一种化学元素 : 符号 序号 族
 氢 H 1 第1族；氦 He 2 第18族；锂 Li 3 第1族；铍 Be 4 第2族；硼 B 5 第13族；碳 C 6 第14族；氮 N 7 第15族；氧 O 8 第16族
@@ -171,7 +171,7 @@ TABLES = """
 地支戌 狗 19点到21点 亥；地支亥 猪 21点到23点 子
 """
 
-# %% ../nbs/12_tiny.ipynb #cell-09
+# %% ../nbs/12_tiny.ipynb #cell-10
 class Fact(NamedTuple):
     "One public fact: `subject`'s `relation` is `answer`."
     topic:str
@@ -191,7 +191,7 @@ def facts()->list[Fact]:
             res += [Fact(topic, subject, c, a) for c,a in zip(columns, cells, strict=True) if a != "-"]
     return res
 
-# %% ../nbs/12_tiny.ipynb #cell-12
+# %% ../nbs/12_tiny.ipynb #cell-13
 RELATION_ROWS = """
 元素|符号|元素符号|@在周期表中用#表示。|写化学式时，@要写成#。|化学家把@简写为#。|看到@这个名字，应当想到符号#。|@用什么符号表示？
 元素|序号|原子序数|@的原子核里有#个质子。|@在元素周期表中排第#位。|按原子序数排列，@是第#号元素。|一个@原子含有的质子数是#。|@在周期表里排第几？
@@ -247,7 +247,7 @@ RELATION_ROWS = """
 地支|次位|后一位|@的后面排着#。|在地支中，@之后是#。|数完@，接着数#。|@过后，轮到#。|数完@该数什么？
 """
 
-# %% ../nbs/12_tiny.ipynb #cell-14
+# %% ../nbs/12_tiny.ipynb #cell-15
 GENERIC = ("@的~是#。|若问@的~，答案是#。|说到@的~，要记住#。|在“~”一栏里，@对应的是#。|资料显示，@的~为#。|"
            "查@的条目，~写的是#。|@的~是什么？|你还记得@的~吗？|谁能说出@的~？|请说一说@的~。|要填@的~，该写什么？")
 
@@ -318,12 +318,12 @@ GRAMMAR_RULES = """
 故事尾：从那以后，[甲]更爱读书了。|比赛结束了，两个人都[心情]。|回到家里，[甲]把这些讲给[亲友]听。|这一天，[甲]和[乙]成了好朋友。|原来知识就在身边，只要留心就能学到。|讲完以后，掌声响了很久。
 """
 
-# %% ../nbs/12_tiny.ipynb #cell-15
+# %% ../nbs/12_tiny.ipynb #cell-16
 KINDS = dict(re.findall(r"^# (\S+) (\S+) :", TABLES, re.M))  # topic -> what a subject of it is
 GRAMMAR = {name: rest.split("|") for name,rest in (o.split("：", 1) for o in GRAMMAR_RULES.strip().split("\n"))}
 RELATIONS = {(topic,name): (noun,forms) for topic,name,noun,*forms in (o.split("|") for o in RELATION_ROWS.strip().split("\n"))}
 
-# %% ../nbs/12_tiny.ipynb #cell-17
+# %% ../nbs/12_tiny.ipynb #cell-18
 def noun(fact:Fact)->str:
     "What the relation is called in a sentence."
     return RELATIONS[fact.topic, fact.relation][0]
@@ -346,7 +346,7 @@ def allowed(fact:Fact)->list[str]:
     prompt = withheld(fact).split("#")[0]
     return [o for o in phrasings(fact) if prompt not in o]
 
-# %% ../nbs/12_tiny.ipynb #cell-19
+# %% ../nbs/12_tiny.ipynb #cell-20
 def say(fact:Fact, rng)->str:
     "A random statement of the fact."
     return rng.choice([o for o in allowed(fact) if "#" in o]).replace("#", fact.answer)
@@ -355,7 +355,7 @@ def ask(fact:Fact, rng)->str:
     "A random question about the fact."
     return rng.choice([o for o in allowed(fact) if "#" not in o])
 
-# %% ../nbs/12_tiny.ipynb #cell-21
+# %% ../nbs/12_tiny.ipynb #cell-22
 class Words:
     "Expands the `[name]`s of the grammar; what is bound stays the same throughout one article."
     def __init__(self,
@@ -382,7 +382,7 @@ class Words:
         frame = self(name)
         return frame.replace("*", statement.translate(str.maketrans("“”", "‘’")) if "“*" in frame else statement)
 
-# %% ../nbs/12_tiny.ipynb #cell-22
+# %% ../nbs/12_tiny.ipynb #cell-23
 def weave(
     lines:list[str], # statements
     w:Words,
@@ -398,12 +398,12 @@ def weave(
     while sum(map(len, res)) < least: res.insert(w.rng.randint(1, len(res)), w.filler())
     return "".join(res) + ending
 
-# %% ../nbs/12_tiny.ipynb #cell-23
+# %% ../nbs/12_tiny.ipynb #cell-24
 def subjects_of(group:list[Fact])->list[list[Fact]]:
     "The facts, subject by subject."
     return [list(o) for _,o in groupby(group, key=lambda f: f.subject)]
 
-# %% ../nbs/12_tiny.ipynb #cell-24
+# %% ../nbs/12_tiny.ipynb #cell-25
 def entry(group, w):
     "All facts about a subject; where they are few, about several subjects."
     paragraphs, subjects = [], subjects_of(group)
@@ -416,7 +416,7 @@ def entry(group, w):
     title = group[0].subject + "\n" if w.rng.random() < .4 and len(subjects) == 1 else ""
     return title + "\n".join(paragraphs)
 
-# %% ../nbs/12_tiny.ipynb #cell-25
+# %% ../nbs/12_tiny.ipynb #cell-26
 def questions(group, w):
     "A page of questions and answers."
     q, a = w.rng.choice([("问：", "答："), ("问题：", "回答："), ("Q：", "A："), ("", "——")])
@@ -424,7 +424,7 @@ def questions(group, w):
     lines = [f"{q}{ask(f, w.rng)}\n{a}{answer(f)}" + (w.filler() if w.rng.random() < .2 else "") for f in group]
     return "\n".join([w("问答首"), *lines, w("问答尾") or w.filler()])
 
-# %% ../nbs/12_tiny.ipynb #cell-26
+# %% ../nbs/12_tiny.ipynb #cell-27
 def verdict(a, b):
     "What a comparison of two answers comes to."
     if a == b: return "相同"
@@ -442,7 +442,7 @@ def comparison(group, w):
         lines.append(w("比较项") + both + w(verdict(*(f.answer for f in pair))) if len(pair) == 2 else both)
     return weave(lines, w, w("比较首") + w.rng.choice(["", "\n"]), w("比较尾"), linked=0)
 
-# %% ../nbs/12_tiny.ipynb #cell-27
+# %% ../nbs/12_tiny.ipynb #cell-28
 def overview(group, w):
     "One relation over many subjects, as prose or as a list."
     w.bound["目"] = noun(group[0])
@@ -459,7 +459,7 @@ def cards(group, w):
         lines.append(f"【{own[0].subject}】{fields}。" if len(own) < 3 else f"名称：{own[0].subject}\n" + fields.replace("；", "\n"))
     return "\n".join([*lines, w.filler() + w.filler()])
 
-# %% ../nbs/12_tiny.ipynb #cell-28
+# %% ../nbs/12_tiny.ipynb #cell-29
 def lesson(group, w):
     "A short dialogue: a teacher asks, two pupils answer."
     lines = [w("课堂首")]
@@ -478,7 +478,7 @@ def tale(group, w):
         if w.rng.random() < .2: lines.append(w.filler())
     return w.rng.choice(["", "\n"]).join(["".join(lines), w(kind + "尾")])
 
-# %% ../nbs/12_tiny.ipynb #cell-30
+# %% ../nbs/12_tiny.ipynb #cell-31
 def chunks(items:list, size:float, rng)->list[list]:
     "Shuffle and deal out into groups of about `size`."
     n = max(1, round(len(items)/size))
@@ -500,7 +500,7 @@ def groups(writer, own:list[Fact], rng)->list[list[Fact]]:
         return [o for column in columns for o in chunks(column, rng.randint(7, 14), rng)]
     return chunks(own, rng.randint(5, 12), rng)
 
-# %% ../nbs/12_tiny.ipynb #cell-31
+# %% ../nbs/12_tiny.ipynb #cell-32
 ROUNDS = {entry: 6, questions: 4, comparison: 2, overview: 4, cards: 2, lesson: 4, tale: 4}
 
 def make_articles(
@@ -516,7 +516,7 @@ def make_articles(
                 res.append(text)
     return rng.sample(res, len(res))
 
-# %% ../nbs/12_tiny.ipynb #cell-38
+# %% ../nbs/12_tiny.ipynb #cell-39
 def recall_prompts(
     share:float=.15 # at most this part from relations with fewer than five answers
 )->list[tuple[str,str]]: # (prompt, how the text must go on)
@@ -531,7 +531,7 @@ def recall_prompts(
     step = -(-len(few) // max(1, int(len(many)*share/(1 - share))))
     return many + few[::step]
 
-# %% ../nbs/12_tiny.ipynb #cell-41
+# %% ../nbs/12_tiny.ipynb #cell-42
 def make_tokenizer(articles:list[str], # what to learn from
                    vocab_size:int=4096):
     "A byte-level BPE trained on the articles, as a transformers tokenizer."
@@ -544,7 +544,7 @@ def make_tokenizer(articles:list[str], # what to learn from
                                                           initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=eos, pad_token=eos, clean_up_tokenization_spaces=False)
 
-# %% ../nbs/12_tiny.ipynb #cell-48
+# %% ../nbs/12_tiny.ipynb #cell-49
 @torch.no_grad()
 def complete(model, # ids → logits
              ids, # [batch, seq]
@@ -573,7 +573,7 @@ def ends_between_tokens(tokenizer, prompt, answer) -> bool:
     ids = tokenizer.encode(prompt)
     return tokenizer.encode(prompt + answer)[:len(ids)] == ids
 
-# %% ../nbs/12_tiny.ipynb #cell-52
+# %% ../nbs/12_tiny.ipynb #cell-53
 class Qwen2Student(nn.Module):
     "A `Qwen2ForCausalLM` with what the trainer asks of a student."
     def __init__(self, model, config:ModelConfig):
@@ -589,7 +589,7 @@ class Qwen2Student(nn.Module):
         (Path(folder) / "config.json").write_text(self.config.to_json())
         save_model(self, str(Path(folder) / "model.safetensors"))
 
-# %% ../nbs/12_tiny.ipynb #cell-53
+# %% ../nbs/12_tiny.ipynb #cell-54
 TEACHER = ModelConfig(hidden_size=256, num_layers=4, num_heads=4, num_kv_heads=2, intermediate_size=640, vocab_size=4096, max_seq_len=128,
                       rope_theta=10000.0)
 PRETRAINING = TrainingConfig(batch_size=16, learning_rate=2e-3, weight_decay=0.1, warmup_steps=100, num_epochs=5, alpha=0.0)
@@ -604,7 +604,7 @@ def new_teacher(config:ModelConfig=TEACHER, seed:int=42) -> Qwen2Student:
         intermediate_size=c.intermediate_size, vocab_size=c.vocab_size, max_position_embeddings=c.max_seq_len, rms_norm_eps=c.norm_eps,
         rope_parameters=dict(rope_type="default", rope_theta=c.rope_theta), tie_word_embeddings=True)), config)
 
-# %% ../nbs/12_tiny.ipynb #cell-56
+# %% ../nbs/12_tiny.ipynb #cell-57
 class Pretrainer(DistillationTrainer):
     "A trainer that sets the exam at every validation."
     def evaluate(self):
@@ -613,7 +613,7 @@ class Pretrainer(DistillationTrainer):
         self.student.train()
         return report
 
-# %% ../nbs/12_tiny.ipynb #cell-57
+# %% ../nbs/12_tiny.ipynb #cell-58
 def make_text(folder=ASSETS): # what the package ships
     "Write the text and the tokenizer; the same bytes each time."
     articles, folder = make_articles(), Path(folder)

@@ -26,14 +26,14 @@ from .config import BadInput, ModelConfig, TrainingConfig
 from .loss import IGNORE, KDLoss, fused_kd_loss
 from .student import StudentModel
 
-# %% ../nbs/09_trainer.ipynb #cell-16
+# %% ../nbs/09_trainer.ipynb #cell-17
 def lr_factor(step, # from 0
               warmup_steps, total_steps):
     "Share of the peak learning rate: a linear rise, then half a cosine down to 0 (SGDR, Loshchilov & Hutter 2017, §3, arXiv:1608.03983)."
     if step < warmup_steps: return (step + 1) / warmup_steps
     return 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup_steps) / max(1, total_steps - warmup_steps))))
 
-# %% ../nbs/09_trainer.ipynb #cell-22
+# %% ../nbs/09_trainer.ipynb #cell-23
 def make_optimizer(model, config:TrainingConfig):
     "AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); norms and embeddings are not decayed."
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -42,7 +42,7 @@ def make_optimizer(model, config:TrainingConfig):
               dict(params=[p for n, p in params.items() if n in kept], weight_decay=0.0)]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
 
-# %% ../nbs/09_trainer.ipynb #cell-37
+# %% ../nbs/09_trainer.ipynb #cell-38
 @torch.no_grad()
 def chunk_gap(s, t, # logits of student and teacher, [chunk, vocab]; t may be None
               labels) -> dict: # [chunk]
@@ -75,7 +75,7 @@ def gap_sums(student, teacher, # which may be None
     student.train(was_training)
     return sums
 
-# %% ../nbs/09_trainer.ipynb #cell-41
+# %% ../nbs/09_trainer.ipynb #cell-42
 def gap_report(sums:dict) -> dict: # nats a token, shares, bits a character
     "Means. The teacher's entropy is the floor of its cross-entropy; bits a character compare models whatever their tokenizers."
     report = {k: v / max(1, sums["tokens"]) for k, v in sums.items() if k not in ("tokens", "chars")}
@@ -83,7 +83,7 @@ def gap_report(sums:dict) -> dict: # nats a token, shares, bits a character
         if f"{who}_ce" in sums: report[f"{who}_bits_per_char"] = sums[f"{who}_ce"] / math.log(2) / max(1, sums["chars"])
     return report
 
-# %% ../nbs/09_trainer.ipynb #cell-46
+# %% ../nbs/09_trainer.ipynb #cell-47
 class TrainerState(str, Enum):
     "Where the trainer is in its life."
     INITIALIZED = "initialized" # model, optimizer and loaders are ready
@@ -92,10 +92,10 @@ class TrainerState(str, Enum):
     CHECKPOINTING = "checkpointing"
     COMPLETED = "completed"
 
-# %% ../nbs/09_trainer.ipynb #cell-47
+# %% ../nbs/09_trainer.ipynb #cell-48
 log = logging.getLogger("distill_nb")
 
-# %% ../nbs/09_trainer.ipynb #cell-49
+# %% ../nbs/09_trainer.ipynb #cell-50
 def check_fit(student, teacher, data, config) -> int: # tokens that the tokenizer has: logits are compared over these
     "Raise `BadInput` where student, teacher, data and settings do not belong together."
     n, ours = len(data.tokenizer), data.tokenizer.name_or_path
@@ -108,7 +108,7 @@ def check_fit(student, teacher, data, config) -> int: # tokens that the tokenize
     elif len(teacher.head_weight) < n: raise BadInput(f"the teacher {teacher.model_id} has {len(teacher.head_weight)} rows in its head, fewer than the {n} tokens of its tokenizer")
     return n
 
-# %% ../nbs/09_trainer.ipynb #cell-52
+# %% ../nbs/09_trainer.ipynb #cell-53
 def make_accelerator(device:str=None): # "cpu", "cuda", "mps"; the best there is if not given
     "Accelerate with the precision of the device: BF16 where a GPU has it, else FP16; FP32 on a CPU."
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -122,7 +122,7 @@ def make_accelerator(device:str=None): # "cpu", "cuda", "mps"; the best there is
         raise BadInput(f"device={device!r}: this process has trained on another device before; start a new one")
     return accelerator
 
-# %% ../nbs/09_trainer.ipynb #cell-53
+# %% ../nbs/09_trainer.ipynb #cell-54
 class StudentWithLoss(nn.Module):
     "Student and loss as one module: what Accelerate wraps, so that autocast and DDP see the whole forward pass."
     def __init__(self, student, config:TrainingConfig, vocab_size):
@@ -133,7 +133,7 @@ class StudentWithLoss(nn.Module):
         return fused_kd_loss(self.student.hidden(input_ids), self.student.head_weight, teacher_hidden, teacher_weight, labels,
                              self.config.alpha, self.config.temperature, self.vocab_size, num_tokens)
 
-# %% ../nbs/09_trainer.ipynb #cell-54
+# %% ../nbs/09_trainer.ipynb #cell-55
 class LivePlot:
     "The loss curves, drawn anew in place while a notebook cell trains."
     def __init__(self): self.handle = None
@@ -150,7 +150,7 @@ class LivePlot:
         if self.handle: self.handle.update(fig)
         else: self.handle = display(fig, display_id=True)
 
-# %% ../nbs/09_trainer.ipynb #cell-56
+# %% ../nbs/09_trainer.ipynb #cell-57
 class DistillationTrainer:
     "Trains a student on the labels and on what the teacher thinks of every next token."
     def __init__(self,
@@ -192,7 +192,7 @@ class DistillationTrainer:
         factor = lambda step: lr_factor(step, self.config.warmup_steps, self.total_steps)
         return torch.optim.lr_scheduler.LambdaLR(self.optimizer.optimizer, factor, last_epoch=self.current_step - 1)
 
-# %% ../nbs/09_trainer.ipynb #cell-58
+# %% ../nbs/09_trainer.ipynb #cell-59
 @patch
 def fit(self:DistillationTrainer) -> dict: # the last validation
     "Train to the end; validate, save and log on the way. Ctrl-C saves a checkpoint first."
@@ -233,7 +233,7 @@ def train_step(self:DistillationTrainer, batches:list # of {input_ids, labels}: 
     self.optimizer.zero_grad()
     return dict(epoch=self.current_epoch, lr=lr, values=torch.cat([accelerator.reduce(losses, "mean"), grad_norm.reshape(1)]))
 
-# %% ../nbs/09_trainer.ipynb #cell-62
+# %% ../nbs/09_trainer.ipynb #cell-63
 @patch
 def teach(self:DistillationTrainer, batch): # teacher's hidden states and head, or None where alpha is 0
     if not self.config.alpha: return None, None
@@ -270,7 +270,7 @@ def during(self:DistillationTrainer, state:TrainerState):
     try: yield
     finally: self.state, self.log_time = before, self.log_time + time.perf_counter() - start
 
-# %% ../nbs/09_trainer.ipynb #cell-64
+# %% ../nbs/09_trainer.ipynb #cell-65
 def read_metrics(folder) -> list: # of a run
     "The rows of its `metrics.jsonl`; a last line that a kill cut short is left out."
     path, rows = Path(folder) / "metrics.jsonl", []
@@ -313,7 +313,7 @@ def check_finite(self:DistillationTrainer, rows):
     for row, name in ((r, n) for r in rows for n in names if not math.isfinite(r[n])):
         raise BadInput(f"{name} is {row[name]} at step {row['step']}; lower learning_rate={self.config.learning_rate} and go on from the last checkpoint with --resume")
 
-# %% ../nbs/09_trainer.ipynb #cell-65
+# %% ../nbs/09_trainer.ipynb #cell-66
 @patch
 def evaluate(self:DistillationTrainer) -> dict: # of `gap_report`
     "How far the student is from its teacher on the validation part; kept in `metrics.jsonl`."
@@ -329,7 +329,7 @@ def evaluate(self:DistillationTrainer) -> dict: # of `gap_report`
     self.say(f"step {self.current_step} validation: " + ", ".join(f"{k} {v:.4g}" for k, v in report.items()))
     return report
 
-# %% ../nbs/09_trainer.ipynb #cell-69
+# %% ../nbs/09_trainer.ipynb #cell-70
 def write_whole(path, write): # `write` fills the folder it is given
     "Make a folder beside its final name, flush it to disk, rename: it is whole or it is not there."
     path = Path(path)
@@ -349,7 +349,7 @@ def flush(path): # file or folder
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../nbs/09_trainer.ipynb #cell-72
+# %% ../nbs/09_trainer.ipynb #cell-73
 CHECKPOINT_FILES = "config.json", "model.safetensors", "trainer.pt"
 
 def checkpoints(folder): # checkpoint_dir of a run
@@ -362,7 +362,7 @@ def check_free(folder): # checkpoint_dir of a run that is to start
     if found := checkpoints(folder):
         raise BadInput(f"checkpoint_dir={folder} already holds a run, up to {found[0].name}; go on with --resume, or give another --checkpoint-dir")
 
-# %% ../nbs/09_trainer.ipynb #cell-74
+# %% ../nbs/09_trainer.ipynb #cell-75
 @patch
 def save(self:DistillationTrainer) -> Path: # the checkpoint's folder
     "Write everything that going on exactly needs, and what generating needs, as one folder."
@@ -389,7 +389,7 @@ def about_data(self:DistillationTrainer): # what decides which tokens each step 
     d = self.data
     return dict(blocks=len(d.train), seq_len=d.seq_len, data_seed=d.seed, seed=self.seed)
 
-# %% ../nbs/09_trainer.ipynb #cell-75
+# %% ../nbs/09_trainer.ipynb #cell-76
 @patch
 def resume(self:DistillationTrainer,
     path=None, # a checkpoint, or a folder of them; `checkpoint_dir` if not given
@@ -400,7 +400,7 @@ def resume(self:DistillationTrainer,
     found = [folder] if (folder / "trainer.pt").exists() else checkpoints(folder)
     for checkpoint in found:
         try: saved = read_checkpoint(checkpoint)
-        except Exception as e: log.warning(f"{checkpoint} cannot be read ({str(e).splitlines()[0]}); trying the one before")
+        except Exception as e: log.warning(f"{checkpoint} cannot be read ({(str(e) or type(e).__name__).splitlines()[0]}); trying the one before")
         else: return self.restore(checkpoint, saved)
     if path or found: raise BadInput(f"{folder} holds no whole checkpoint; give a folder that training wrote")
     self.say(f"no checkpoint in {folder}: starting from the beginning")
@@ -408,9 +408,10 @@ def resume(self:DistillationTrainer,
 def read_checkpoint(checkpoint) -> dict: # what `trainer.pt` holds
     "Raises where a file is damaged, before anything is taken from it."
     with safe_open(checkpoint / "model.safetensors", "pt"): pass # opening compares its length with its header
+    json.loads((checkpoint / "config.json").read_text())
     return torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
 
-# %% ../nbs/09_trainer.ipynb #cell-77
+# %% ../nbs/09_trainer.ipynb #cell-78
 @patch
 def restore(self:DistillationTrainer, checkpoint, saved):
     check_same_model(checkpoint, self.student.config)
@@ -433,7 +434,7 @@ def check_same_model(checkpoint, config:ModelConfig):
     differ = [f"{k}={theirs.get(k)} (not {v})" for k, v in ours.items() if theirs.get(k) != v]
     if differ: raise BadInput(f"the checkpoint {checkpoint} is of another model: {', '.join(differ)}; give those settings, or another checkpoint_dir")
 
-# %% ../nbs/09_trainer.ipynb #cell-79
+# %% ../nbs/09_trainer.ipynb #cell-80
 @contextlib.contextmanager
 def only_run(folder): # made if missing
     "Hold the folder of a run; raise `BadInput` where another process does. A process that is killed lets go."
@@ -462,7 +463,7 @@ def running(self:DistillationTrainer):
         finally:
             if self.state != TrainerState.COMPLETED: self.state = TrainerState.INITIALIZED
 
-# %% ../nbs/09_trainer.ipynb #cell-80
+# %% ../nbs/09_trainer.ipynb #cell-81
 @patch
 @contextlib.contextmanager
 def listening(self:DistillationTrainer):

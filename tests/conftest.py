@@ -5,7 +5,7 @@ import pytest
 
 # Read when torch, tokenizers and matplotlib are first imported, and inherited by the processes that tests start.
 threads = str(min(2, os.cpu_count() or 1))
-for name, value in dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM="false",
+for name, value in dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false",
                         HF_HUB_DISABLE_TELEMETRY="1", MPLBACKEND="Agg").items():
     os.environ.setdefault(name, value)
 

@@ -1,0 +1,65 @@
+"What is shipped is what lesson 12 makes: text and tokenizer byte for byte, the teacher by what it knows."
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill_nb.data import WikiDataset
+from distill_nb.teacher import ASSETS, TeacherModel
+from distill_nb.tiny import fact_recall, make_articles, make_tokenizer, recall_prompts
+
+LEAST_RECALL = 0.9
+LARGEST_LOSS = 1.2  # nats a token on the validation part; set from the teacher that is shipped
+
+
+def size(folder): return sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="module")
+def articles(): return make_articles()
+
+
+@pytest.fixture(scope="module")
+def teacher(): return TeacherModel("tiny", "cpu")
+
+
+def test_text(articles):
+    text = (ASSETS / "tiny.txt").read_text(encoding="utf-8")
+    assert text == "\n\n".join(articles) + "\n", "remake it with lesson 12"
+    assert len(text.encode()) >= 1.5e6
+
+
+def test_tokenizer(articles, tmp_path):
+    make_tokenizer(articles).save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (ASSETS / "teacher" / "tokenizer.json").read_bytes(), "remake it with lesson 12"
+
+
+def test_recall_asks_what_the_text_does_not_say(articles):
+    prompts, text = recall_prompts(), "\n".join(articles)
+    assert len(prompts) >= 200
+    assert [p for p, _ in prompts if p in text] == []
+
+
+def test_teacher_knows_its_facts(teacher): assert fact_recall(teacher, teacher.tokenizer) >= LEAST_RECALL
+
+
+def test_teacher_predicts_unseen_articles(teacher):
+    data, total, tokens = WikiDataset("tiny", seq_len=128, tokenizer=teacher.tokenizer), 0.0, 0
+    assert len(data.valid) >= 32
+    for i in range(0, len(data.valid), max(1, len(data.valid) // 32)):
+        labels = data.valid[i]["labels"]
+        total += torch.nn.functional.cross_entropy(teacher(data.valid[i]["input_ids"][None])[0].float(), labels, reduction="sum").item()
+        tokens += len(labels)
+    assert total / tokens < LARGEST_LOSS < math.log(len(teacher.tokenizer)) / 4
+
+
+def test_teacher_is_an_ordinary_qwen2(teacher):
+    from transformers import AutoModelForCausalLM
+    assert type(AutoModelForCausalLM.from_pretrained(ASSETS / "teacher")).__name__ == "Qwen2ForCausalLM"
+    assert not list((ASSETS / "teacher").glob("*.bin")) and not list((ASSETS / "teacher").glob("*.py"))
+
+
+def test_sizes():
+    assert size(ASSETS / "teacher") <= 8e6
+    assert size(ASSETS) <= 12e6
