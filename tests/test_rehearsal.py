@@ -81,7 +81,7 @@ def test_the_loss_falls(trained):
     first, last = [r["valid"] for r in metrics(trained["folder"]) if "valid" in r]
     print(first, last)
     assert last["student_ce"] < first["student_ce"] < math.log(151936) and last["kl"] < first["kl"]
-    assert sum(r["ce"] for r in rows[-5:]) < sum(r["ce"] for r in rows[:5])
+    assert sum(r["ce"] for r in rows[-5:]) / 5 < sum(r["ce"] for r in rows[:5]) / 5 - 0.5
     assert last["teacher_ce"] < 4, "the teacher is a pretrained one"
 
 
