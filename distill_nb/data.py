@@ -16,7 +16,7 @@ import numpy as np, torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tqdm import tqdm
 from .config import BadInput
-from .teacher import ASSETS, is_folder_name, load_pretrained
+from .teacher import ASSETS, check_hub, is_folder_name, load_pretrained
 
 # %% ../nbs/07_data.ipynb #cell-04
 log = logging.getLogger("distill_nb")
@@ -75,6 +75,7 @@ def hub_articles(source, # data set id
     "Stream the `text` of a data set on the hub; raises `BadInput` where the hub or the data set is not reached."
     from datasets import load_dataset
     try:
+        check_hub(source)
         for row in load_dataset(source, name, split="train", streaming=True):
             if not isinstance(row.get("text", 0), str | None): raise BadInput(f"data set {source} has no column 'text' of strings, only {', '.join(row)}; choose another")
             yield row["text"]

@@ -55,6 +55,12 @@ def test_every_cell_has_run_without_an_error(path):
 
 
 @each_page
+def test_every_cell_runs_by_run_all(path):
+    "What nbdev_test passes over, JupyterLab runs: code that is only to be read stands in a text cell."
+    assert [c["source"] for c in cells(path, "code") if "eval: false" in c["source"]] == []
+
+
+@each_page
 def test_nothing_saved_belongs_to_one_machine(path):
     text = path.read_text(encoding="utf-8")
     assert re.findall(r"(?<![\w.~/])/(?:work|tmp|root|home|Users)/[\w./-]*", text) == []
