@@ -8,6 +8,7 @@ __all__ = ['PRINTABLE', 'BYTES', 'keep_top_k', 'keep_top_p', 'token_bytes', 'Tex
 # %% ../nbs/10_generator.ipynb #cell-02
 import codecs
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from .config import BadInput
 from .student import StudentModel
@@ -64,45 +65,51 @@ class TextGenerator:
         logits = keep_top_k(logits, top_k) if strategy == "top_k" else keep_top_p(logits, top_p)
         return torch.multinomial(logits.softmax(-1).cpu(), 1, generator=rng).item()
 
-    @torch.inference_mode()
-    def token_ids(self, prompt, strategy="greedy", max_new_tokens=256, top_k=50, top_p=0.9, temperature=1.0, seed=None):
-        "Yield the ids of the new tokens, until EOS, `max_new_tokens` or the model's `max_seq_len`."
-        self.check(strategy, max_new_tokens, top_k, top_p, temperature)
-        eos, limit = self.tokenizer.eos_token_id, self.model.config.max_seq_len
-        ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"] or [eos]
-        if len(ids) >= limit: raise BadInput(f"the prompt has {len(ids)} tokens and leaves no room in max_seq_len={limit}; shorten it")
-        rng = torch.Generator()
-        rng.seed() if seed is None else rng.manual_seed(seed)
-        device, cache = self.model.head_weight.device, self.model.new_cache()
-        for _ in range(min(max_new_tokens, limit - len(ids))):
-            hidden = self.model.hidden(torch.tensor([ids], device=device), cache)[0, -1] # [hidden]
-            ids = [self.next_token(self.model.head_weight @ hidden, strategy, top_k, top_p, temperature, rng)]
-            if ids[0] == eos: return
-            yield ids[0]
+# %% ../nbs/10_generator.ipynb #cell-41c
+@patch
+@torch.inference_mode()
+def token_ids(self:TextGenerator, prompt, strategy="greedy", max_new_tokens=256, top_k=50, top_p=0.9, temperature=1.0, seed=None):
+    "Yield the ids of the new tokens, until EOS, `max_new_tokens` or the model's `max_seq_len`."
+    self.check(strategy, max_new_tokens, top_k, top_p, temperature)
+    eos, limit = self.tokenizer.eos_token_id, self.model.config.max_seq_len
+    ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"] or [eos]
+    if len(ids) >= limit: raise BadInput(f"the prompt has {len(ids)} tokens and leaves no room in max_seq_len={limit}; shorten it")
+    rng = torch.Generator()
+    rng.seed() if seed is None else rng.manual_seed(seed)
+    device, cache = self.model.head_weight.device, self.model.new_cache()
+    for _ in range(min(max_new_tokens, limit - len(ids))):
+        hidden = self.model.hidden(torch.tensor([ids], device=device), cache)[0, -1] # [hidden]
+        ids = [self.next_token(self.model.head_weight @ hidden, strategy, top_k, top_p, temperature, rng)]
+        if ids[0] == eos: return
+        yield ids[0]
 
-    def check(self, strategy, max_new_tokens, top_k, top_p, temperature):
-        "Raise `BadInput` where a setting breaks its rule."
-        if strategy not in self.STRATEGIES: raise BadInput(f"strategy={strategy!r} must be one of {', '.join(self.STRATEGIES)}")
-        for name, value, rule, ok in (("max_new_tokens", max_new_tokens, ">= 0", max_new_tokens >= 0), ("top_k", top_k, ">= 1", top_k >= 1),
-                                      ("top_p", top_p, "above 0 and at most 1", 0 < top_p <= 1), ("temperature", temperature, "> 0", temperature > 0)):
-            if not ok: raise BadInput(f"{name}={value} must be {rule}")
+@patch
+def check(self:TextGenerator, strategy, max_new_tokens, top_k, top_p, temperature):
+    "Raise `BadInput` where a setting breaks its rule."
+    if strategy not in self.STRATEGIES: raise BadInput(f"strategy={strategy!r} must be one of {', '.join(self.STRATEGIES)}")
+    for name, value, rule, ok in (("max_new_tokens", max_new_tokens, ">= 0", max_new_tokens >= 0), ("top_k", top_k, ">= 1", top_k >= 1),
+                                  ("top_p", top_p, "above 0 and at most 1", 0 < top_p <= 1), ("temperature", temperature, "> 0", temperature > 0)):
+        if not ok: raise BadInput(f"{name}={value} must be {rule}")
 
-    def stream(self, prompt:str, # may be empty: then the model starts an article
-               **settings): # as for `generate`
-        "Yield the text of `generate` piece by piece, each of whole characters."
-        utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for token in self.token_ids(prompt, **settings):
-            if piece := utf8.decode(token_bytes(self.tokenizer, token)): yield piece
+# %% ../nbs/10_generator.ipynb #cell-41e
+@patch
+def stream(self:TextGenerator, prompt:str, # may be empty: then the model starts an article
+           **settings): # as for `generate`
+    "Yield the text of `generate` piece by piece, each of whole characters."
+    utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for token in self.token_ids(prompt, **settings):
+        if piece := utf8.decode(token_bytes(self.tokenizer, token)): yield piece
 
-    def generate(self,
-        prompt:str, # may be empty: then the model starts an article
-        strategy:str="greedy", # "greedy", "top_k" or "top_p"
-        max_new_tokens:int=256, # at most; EOS or `max_seq_len` may end it before
-        top_k:int=50, # tokens to choose among, for "top_k"
-        top_p:float=0.9, # probability to choose among, for "top_p"
-        temperature:float=1.0, # below 1 sharpens, above 1 flattens; not for "greedy"
-        seed:int=None, # the same seed gives the same text
-    ) -> str: # without the prompt
-        "Write on from `prompt`; raises `BadInput` for a setting out of its range."
-        return "".join(self.stream(prompt, strategy=strategy, max_new_tokens=max_new_tokens, top_k=top_k, top_p=top_p,
-                                   temperature=temperature, seed=seed))
+@patch
+def generate(self:TextGenerator,
+    prompt:str, # may be empty: then the model starts an article
+    strategy:str="greedy", # "greedy", "top_k" or "top_p"
+    max_new_tokens:int=256, # at most; EOS or `max_seq_len` may end it before
+    top_k:int=50, # tokens to choose among, for "top_k"
+    top_p:float=0.9, # probability to choose among, for "top_p"
+    temperature:float=1.0, # below 1 sharpens, above 1 flattens; not for "greedy"
+    seed:int=None, # the same seed gives the same text
+) -> str: # without the prompt
+    "Write on from `prompt`; raises `BadInput` for a setting out of its range."
+    return "".join(self.stream(prompt, strategy=strategy, max_new_tokens=max_new_tokens, top_k=top_k, top_p=top_p,
+                               temperature=temperature, seed=seed))

@@ -120,13 +120,16 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
          sample_mb:float=50, tflops:float=30, tokens:int=None, max_steps:int=None) -> str: # a report to print
     "Memory, steps and time of a run on a card that does `tflops` TFLOP/s in practice."
     steps, flops = run_steps(config, training, sample_mb, max_steps, tokens), step_flops(config, training, teacher)
-    if not steps: raise BadInput(f"batch_size={training.batch_size} of max_seq_len={config.max_seq_len} tokens is more than the text has; give more text or a smaller batch")
+    if not steps:
+        raise BadInput(f"batch_size={training.batch_size} of max_seq_len={config.max_seq_len} tokens is more than the text has; give more text or a smaller batch")
     memory, about = peak_memory(config, training, teacher), "" if tokens else "about "
     tokens = tokens or 0.9 * sample_mb * 1e6 / BYTES_PER_TOKEN
     fits = [gb for gb in (6, 8, 12, 16, 24, 40, 80) if memory["total"] / 1e9 < gb - 0.7] # the driver and the libraries take the rest
     hours = steps * flops / tflops / 1e12 / 3600
-    rows = [("memory at the peak", f"{memory['total'] / 1e9:.2f} GB"), *((f"  {part}", f"{memory[part] / 1e9:.2f} GB") for part in ("student", "optimizer", "teacher", "step")),
+    rows = [("memory at the peak", f"{memory['total'] / 1e9:.2f} GB"),
+            *((f"  {part}", f"{memory[part] / 1e9:.2f} GB") for part in ("student", "optimizer", "teacher", "step")),
             ("fits a card of", f"{fits[0]} GB or more" if fits else "more than 80 GB; lower --batch-size"),
-            ("tokens an epoch", f"{about}{tokens / 1e6:.2f} million"), ("steps", f"{about}{steps:,} in {training.num_epochs} epochs" + (", cut by --max-steps" if steps == max_steps else "")),
+            ("tokens an epoch", f"{about}{tokens / 1e6:.2f} million"),
+            ("steps", f"{about}{steps:,} in {training.num_epochs} epochs" + (", cut by --max-steps" if steps == max_steps else "")),
             ("FLOPs a step", f"{flops / 1e12:.3g} TFLOP"), ("time", f"{about}{hours:.2f} hours at {tflops:g} TFLOP/s")]
     return "\n".join(f"{name:<24}{value}" for name, value in rows)

@@ -40,7 +40,7 @@ def apply_rope(
     cos:Tensor, # [seq, head_dim], or [batch, seq, head_dim] where sequences differ in their positions
     sin:Tensor, # as `cos`
 ) -> tuple[Tensor, Tensor]: # turned q and k, in their own dtypes
-    "Turn queries and keys by the angles of their positions; half-split pairing, as Llama and Qwen have it."
+    "Turn queries and keys by the angles of their positions; half-split pairing, as transformers has it for Llama and Qwen."
     if cos.ndim == 3: cos, sin = cos.unsqueeze(1), sin.unsqueeze(1) # [batch, 1, seq, head_dim]
     def turn(x): return (x * cos + rotate_half(x) * sin).to(x.dtype)
     return turn(q), turn(k)

@@ -99,5 +99,6 @@ class StudentModel(nn.Module):
         if missing: raise BadInput(f"{folder} has no {' and no '.join(missing)}; give a folder that training wrote")
         student = cls(ModelConfig.from_json((folder / "config.json").read_text()))
         try: load_model(student, str(folder / "model.safetensors"))
-        except (SafetensorError, RuntimeError) as e: raise BadInput(f"{folder}/model.safetensors is damaged or of another model; give another checkpoint ({str(e).splitlines()[0]})")
+        except (SafetensorError, RuntimeError) as e:
+            raise BadInput(f"{folder}/model.safetensors is damaged or of another model; give another checkpoint ({str(e).splitlines()[0]})")
         return student.to(device).eval()

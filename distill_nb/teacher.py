@@ -37,6 +37,7 @@ def check_hub(repo_id):
             if wait is None: raise OSError(f"{constants.ENDPOINT} does not answer ({e})") from e
         time.sleep(wait)
 
+# %% ../nbs/06_teacher.ipynb #cell-16c
 def load_pretrained(
     kind, # `AutoTokenizer`, `AutoModelForCausalLM`
     model_id:str, # id on the hub, a folder, or "tiny" for the one that the package ships
@@ -99,7 +100,7 @@ class TeacherModel(nn.Module):
     @torch.no_grad()
     def hidden(self, input_ids:Tensor # [batch, seq]
         ) -> Tensor: # [batch, seq, teacher's hidden], after the final norm
-        "What the head reads: a hundred times smaller than the logits."
+        "What the head reads; for Qwen2.5-0.5B 170 times smaller than the logits."
         return self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
 
     @torch.no_grad()

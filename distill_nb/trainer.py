@@ -55,6 +55,7 @@ def chunk_gap(s, t, # logits of student and teacher, [chunk, vocab]; t may be No
     return sums | dict(teacher_ce=-logq[rows, labels].sum(), teacher_entropy=-(q * logq).sum(), kl=(q * (logq - logp)).sum(),
                        top1_agreement=(logp.argmax(-1) == logq.argmax(-1)).sum())
 
+# %% ../nbs/09_trainer.ipynb #cell-38c
 @torch.no_grad()
 def gap_sums(student, teacher, # which may be None
              batches, # of {input_ids, labels}
@@ -98,14 +99,18 @@ log = logging.getLogger("distill_nb")
 # %% ../nbs/09_trainer.ipynb #cell-50
 def check_fit(student, teacher, data, config) -> int: # tokens that the tokenizer has: logits are compared over these
     "Raise `BadInput` where student, teacher, data and settings do not belong together."
-    n, ours = len(data.tokenizer), data.tokenizer.name_or_path
-    if student.config.vocab_size < n: raise BadInput(f"vocab_size={student.config.vocab_size} is less than the {n} tokens of the tokenizer {ours}; raise it")
-    if student.config.max_seq_len < data.seq_len: raise BadInput(f"max_seq_len={student.config.max_seq_len} is less than the data's seq_len={data.seq_len}; raise it or cut shorter blocks")
+    n, ours, c = len(data.tokenizer), data.tokenizer.name_or_path, student.config
+    if c.vocab_size < n:
+        raise BadInput(f"vocab_size={c.vocab_size} is less than the {n} tokens of the tokenizer {ours}; raise it")
+    if c.max_seq_len < data.seq_len:
+        raise BadInput(f"max_seq_len={c.max_seq_len} is less than the data's seq_len={data.seq_len}; raise it or cut shorter blocks")
     if teacher is None:
         if config.alpha: raise BadInput(f"alpha={config.alpha} needs a teacher; give one, or alpha=0 to train on labels alone")
     elif teacher.tokenizer.get_vocab() != data.tokenizer.get_vocab():
-        raise BadInput(f"the teacher's tokenizer {teacher.tokenizer.name_or_path} is not the data's {ours}: their tokens differ; tokenize the data with the teacher's")
-    elif len(teacher.head_weight) < n: raise BadInput(f"the teacher {teacher.model_id} has {len(teacher.head_weight)} rows in its head, fewer than the {n} tokens of its tokenizer")
+        raise BadInput(f"the teacher's tokenizer {teacher.tokenizer.name_or_path} is not the data's {ours}: their tokens differ; "
+                       "tokenize the data with the teacher's")
+    elif len(teacher.head_weight) < n:
+        raise BadInput(f"the teacher {teacher.model_id} has {len(teacher.head_weight)} rows in its head, fewer than the {n} tokens of its tokenizer")
     return n
 
 # %% ../nbs/09_trainer.ipynb #cell-53
@@ -246,6 +251,7 @@ def rest_of_epoch(self:DistillationTrainer):
     batches = islice(self.train_loader, self.epoch_step * self.accumulate, None)
     for _ in range(self.steps_per_epoch - self.epoch_step): yield list(islice(batches, self.accumulate))
 
+# %% ../nbs/09_trainer.ipynb #cell-63b
 @patch
 def due(self:DistillationTrainer, interval):
     "Every `interval` steps, but for the last: `fit` ends with a validation and a checkpoint anyway."
@@ -289,6 +295,7 @@ def write(self:DistillationTrainer, *rows): # of `metrics.jsonl`
     with (path / "metrics.jsonl").open("a") as f: f.writelines(json.dumps(r) + "\n" for r in self.history[-len(rows):])
     if self.live_plot: self.live_plot(self.history)
 
+# %% ../nbs/09_trainer.ipynb #cell-65c
 @patch
 def log_steps(self:DistillationTrainer, bar=None):
     "Bring the steps since the last call from the device in one go, and write, show and check them."

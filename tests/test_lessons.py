@@ -36,8 +36,8 @@ def test_there_are_lessons(): assert [NUMBERS[n] for n in "config rmsnorm rope g
 @each_lesson
 def test_header_says_what_the_lesson_stands_on_and_costs(path):
     "`Stands on` is what the exported cells import, smaller numbers only."
-    header = cells(path)[0]["source"]
-    assert re.match(r"# .+\n\n> .+", header)
+    title, header = (c["source"] for c in cells(path)[:2])
+    assert re.fullmatch(r"# .+\n\n> .+", title), "nbdev makes the first cell the page's title, and drops what else stands in it"
     line = re.search(r"^\*\*Stands on:\*\* (.+) · \*\*Costs:\*\* about \d+ s on two cores, [\d.]+ GB of memory, no network$", header, re.M)
     assert line, "no header line of the form **Stands on:** … · **Costs:** about N s on two cores, M GB of memory, no network"
     imported = sorted({m for c in cells(path, "code") if is_exported(c) for m in modules_of(c["source"])}, key=NUMBERS.get)
