@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['log', 'Device', 'MEANING', 'COMMANDS', 'NEWEST', 'optional', 'Run', 'Train', 'Plan', 'Demo', 'Evaluate', 'Generate',
-           'Export', 'Bench', 'flags', 'did_you_mean', 'new_folder', 'find_checkpoint', 'load_data', 'run_data',
-           'train', 'without_gpu', 'evaluate', 'generate', 'export', 'demo', 'plan', 'bench', 'usage', 'clearer',
-           'parse', 'given_preset', 'check_numbers', 'set_up_logging', 'main', 'say']
+           'Export', 'Bench', 'flags', 'did_you_mean', 'find_checkpoint', 'read_run', 'load_data', 'run_data', 'train',
+           'without_gpu', 'evaluate', 'generate', 'export', 'demo', 'plan', 'bench', 'usage', 'clearer', 'parse',
+           'given_preset', 'check_numbers', 'set_up_logging', 'main', 'say']
 
 # %% ../nbs/16_cli.ipynb #cell-02
-import contextlib, dataclasses, io, json, logging, os, re, sys
+import contextlib, dataclasses, io, json, logging, math, os, re, shlex, sys
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Literal
 import tyro
@@ -114,13 +115,6 @@ def did_you_mean(word, known):
     return f" (did you mean {close[0]}?)" if close else ""
 
 # %% ../nbs/16_cli.ipynb #cell-19
-def new_folder(path): # made, with its parents
-    "Raise `BadInput` where there is something already."
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())): raise BadInput(f"output folder {path} is in use; name another, or remove it")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
 def find_checkpoint(path) -> Path:
     "The checkpoint at `path`, or the newest whole one of the run there; raises `BadInput` where there is none."
     from distill_nb.trainer import checkpoints
@@ -128,6 +122,14 @@ def find_checkpoint(path) -> Path:
     if (path / "model.safetensors").is_file(): return path
     if found := checkpoints(path): return found[0]
     raise BadInput(f"no checkpoint in {path}; give --checkpoint the folder of a checkpoint or of a run, or make one with: distill_nb train --preset tiny")
+
+def read_run(checkpoint) -> dict: # what `note_run` wrote
+    from distill_nb.demo import RUN_FILE
+    run = checkpoint.resolve().parent / RUN_FILE
+    if not run.is_file(): raise BadInput(f"{run} is missing: it says on what the checkpoint was trained; evaluate a checkpoint where `distill_nb train` wrote it")
+    names = "teacher dataset dataset_name sample_mb seq_len seed batch_size".split()
+    try: return {name: json.loads(run.read_text(encoding="utf-8"))[name] for name in names}
+    except (ValueError, LookupError, TypeError) as e: raise BadInput(f"{run} is damaged ({e}); train again, or bring back the file") from e
 
 def load_data(settings:dict, tokenizer): # of a run
     from distill_nb.data import WikiDataset
@@ -159,7 +161,7 @@ def train(args:Train):
     if args.resume is not None: trainer.resume(None if args.resume == NEWEST else args.resume)
     trainer.fit()
     folder = args.training.checkpoint_dir
-    if trainer.accelerator.is_main_process: print(f"saved in {folder}; try: distill_nb generate --checkpoint {folder} 中国")
+    if trainer.accelerator.is_main_process: print(f"saved in {folder}; try: distill_nb generate --checkpoint {shlex.quote(folder)} 中国")
 
 # %% ../nbs/16_cli.ipynb #cell-22
 def without_gpu(args) -> str:
@@ -177,17 +179,15 @@ def without_gpu(args) -> str:
 
 # %% ../nbs/16_cli.ipynb #cell-23
 def evaluate(args:Evaluate):
-    from distill_nb.demo import RUN_FILE
     from distill_nb.student import StudentModel
     from distill_nb.teacher import TeacherModel
-    from distill_nb.trainer import check_fit, gap_report, gap_sums, make_accelerator
+    from distill_nb.trainer import check_fit, check_same_tokens, gap_report, gap_sums, make_accelerator
     from itertools import islice
     checkpoint = find_checkpoint(args.checkpoint)
-    run = checkpoint.parent / RUN_FILE
-    if not run.is_file(): raise BadInput(f"{run} is missing: it says on what the checkpoint was trained; evaluate a checkpoint where `distill_nb train` wrote it")
-    settings = json.loads(run.read_text())
+    settings = read_run(checkpoint)
     device = make_accelerator(args.device).device
     student, teacher = StudentModel.load(checkpoint, device), TeacherModel(args.teacher or settings["teacher"], device)
+    check_same_tokens(checkpoint, teacher.tokenizer)
     data = load_data(settings, teacher.tokenizer)
     check_fit(student, teacher, data, TrainingConfig())
     _, batches = data.dataloaders(settings["batch_size"])
@@ -215,9 +215,11 @@ def generate(args:Generate):
 def export(args:Export):
     from distill_nb.export import save_hf
     from distill_nb.generator import TextGenerator
+    from distill_nb.demo import new_folder
+    from distill_nb.trainer import write_whole
     generator = TextGenerator.from_checkpoint(find_checkpoint(args.checkpoint))
     out = new_folder(args.out)
-    save_hf(generator.model, generator.tokenizer, out)
+    write_whole(out, lambda folder: save_hf(generator.model, generator.tokenizer, folder))
     print(f"saved in {out}; load it with AutoModelForCausalLM.from_pretrained({str(out)!r})")
 
 # %% ../nbs/16_cli.ipynb #cell-25
@@ -269,8 +271,9 @@ def parse(command:str, argv:list): # → settings of the command
     except SystemExit as e:
         if not e.code: raise
     else: return check_numbers(args)
-    lines = [re.sub(r"^[│╭╰ ]*(─+|-+(?= *$))?|[│╮╯ ]*$", "", line) for line in box.getvalue().splitlines()[1:]]
-    what = " ".join(lines[:lines.index("", 1)]).strip()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box.getvalue()) # without the colours of a terminal
+    lines = [re.sub(r"^[│╭╰ ]*(─+|-+(?= *$))?|[│╮╯ ]*$", "", line) for line in plain.splitlines()[1:]]
+    what = " ".join(takewhile(bool, dropwhile(lambda line: not line, lines)))
     raise BadInput(f"{clearer(what, flags(kind))}; see distill_nb {command} --help")
 
 def given_preset(argv):
@@ -282,7 +285,7 @@ def check_numbers(args): # of any command
     "What no config checks."
     for name in ("max_steps", "accumulate", "eval_batches", "sample_mb", "tflops"):
         value = getattr(args, name, None)
-        if value is not None and not value > 0: raise BadInput(f"--{name.replace('_', '-')} {value:g} must be > 0")
+        if value is not None and not 0 < value < math.inf: raise BadInput(f"--{name.replace('_', '-')} {value:g} must be > 0 and finite")
     seed = getattr(args, "seed", None)
     if seed is not None and not 0 <= seed < 2**32: raise BadInput(f"--seed {seed} must be between 0 and {2**32 - 1}")
     return args
@@ -299,10 +302,12 @@ def set_up_logging():
 
 def main(argv=None) -> int: # exit status: 0, 2 for bad input, 130 after Ctrl-C
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace") # a terminal that has no Chinese shows ? and goes on
     try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(usage(), flush=True)
+            return 0
         if argv[0] not in COMMANDS: raise BadInput(f"{argv[0]!r} is not a command{did_you_mean(argv[0], COMMANDS)}; the commands are {', '.join(COMMANDS)}")
         args = parse(argv[0], argv[1:])
         set_up_logging()
@@ -311,6 +316,9 @@ def main(argv=None) -> int: # exit status: 0, 2 for bad input, 130 after Ctrl-C
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (BadInput, OSError) as e: return say(e, 2)
+    except (MemoryError, RuntimeError) as e:
+        if not isinstance(e, MemoryError) and "memory" not in str(e): raise
+        return say(f"out of memory ({str(e).splitlines()[0] if str(e) else 'the machine has no more'}); lower --batch-size or --max-seq-len; distill_nb plan says what fits", 2)
     except KeyboardInterrupt as e: return say(e if str(e) else "stopped", 130)
     return 0
 

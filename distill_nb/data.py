@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'READERS', 'text_articles', 'jsonl_articles', 'parquet_articles', 'local_files', 'local_articles',
            'hub_articles', 'take_mb', 'split_articles', 'batches', 'tokenize_to', 'Blocks', 'fast_tokenizer',
-           'whole_folder', 'WikiDataset']
+           'whole_folder', 'is_whole', 'WikiDataset']
 
 # %% ../nbs/07_data.ipynb #cell-02
 import hashlib, json, logging, os, shutil, tempfile
@@ -33,8 +33,8 @@ def jsonl_articles(path): # one JSON object with a `text` a line
             if not line.strip(): continue
             try:
                 text = json.loads(line)["text"]
-                text.encode()
-            except (ValueError, LookupError, TypeError, AttributeError):
+                if text is not None: text.encode()
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 raise BadInput(f"{path} line {i} is not a JSON object with a string 'text': {line.strip()[:60]}") from None
             yield text
 
@@ -43,10 +43,10 @@ def parquet_articles(path): # a table with a column `text`
     try:
         table = pq.ParquetFile(path)
         columns = {field.name: str(field.type) for field in table.schema_arrow}
-        if not columns.get("text", "").endswith("string"):
+        if "string" not in columns.get("text", ""): # string, large_string, string_view, dictionary<values=string …>
             raise BadInput(f"{path} has no column 'text' of strings, only {', '.join(f'{k} ({v})' for k, v in columns.items())}; rename the one that holds the articles")
         for batch in table.iter_batches(1000, columns=["text"]): yield from batch.column(0).to_pylist()
-    except pa.ArrowException as e: raise BadInput(f"{path} is not a whole parquet file ({str(e).splitlines()[0]})") from e
+    except (pa.ArrowException, OSError) as e: raise BadInput(f"{path} is not a whole parquet file ({str(e).splitlines()[0]})") from e
 
 # %% ../nbs/07_data.ipynb #cell-28
 READERS = {".txt": text_articles, ".jsonl": jsonl_articles, ".parquet": parquet_articles}
@@ -54,18 +54,21 @@ READERS = {".txt": text_articles, ".jsonl": jsonl_articles, ".parquet": parquet_
 def local_files(source): # a file, a folder of files, "tiny", or a data set id
     "The data files that `source` means, sorted, or None where it is an id on the hub; raises `BadInput` where there should be files and are none."
     if source == "tiny": return [ASSETS / "tiny.txt"]
+    if not str(source).strip(): raise BadInput("the name of the data is empty; give a file, a folder or a data set id")
     path = Path(source).expanduser()
-    if not path.exists() and path.suffix not in READERS and not is_folder_name(str(source)): return None
-    files = sorted(f for f in path.rglob("*") if f.suffix in READERS and f.is_file()) if path.is_dir() else [path]
+    def is_readable(f): return f.suffix.lower() in READERS
+    if not path.exists() and not is_readable(path) and not is_folder_name(str(source)): return None
+    def is_hidden(f): return any(part.startswith(".") for part in f.relative_to(path).parts) # an editor's copies
+    files = sorted(f for f in path.rglob("*") if is_readable(f) and f.is_file() and not is_hidden(f)) if path.is_dir() else [path]
     if not path.exists(): raise BadInput(f"data file {source} does not exist; give a {', '.join(READERS)} file, a folder of them, or a data set id")
     if not files: raise BadInput(f"{source} holds no {', '.join(READERS)} file; put one there or name another folder")
-    if files[0].suffix not in READERS: raise BadInput(f"{source} has the ending {path.suffix!r}; data files are {', '.join(READERS)}")
+    if not is_readable(files[0]): raise BadInput(f"{source} has the ending {path.suffix!r}; data files are {', '.join(READERS)}")
     return files
 
 def local_articles(files):
     "Yield the articles of all files; raises `BadInput` naming the one that cannot be read."
     for path in files:
-        try: yield from READERS[path.suffix](path)
+        try: yield from READERS[path.suffix.lower()](path)
         except UnicodeDecodeError as e: raise BadInput(f"{path} is not UTF-8; convert it first, with iconv for example") from e
         except OSError as e: raise BadInput(f"{path} cannot be read: {e.strerror or e}") from e
 
@@ -177,6 +180,13 @@ def whole_folder(path, # final name
         if not path.is_dir(): raise # else another process was first, with the same content
     finally: shutil.rmtree(made, ignore_errors=True)
 
+# %% ../nbs/07_data.ipynb #cell-64c
+def is_whole(folder): # of tokens
+    "Whether its files are as long as it says: a full disk or a careless hand may have cut them since."
+    try: tokens = json.loads((folder / "about.json").read_text())["tokens"]
+    except (OSError, ValueError, LookupError, TypeError): return False
+    return all((folder / f"{part}.bin").is_file() and (folder / f"{part}.bin").stat().st_size == 4 * n for part, n in tokens.items())
+
 # %% ../nbs/07_data.ipynb #cell-66
 class WikiDataset:
     "Text as blocks of tokens, in a training and a validation part; tokenized once and kept on disk."
@@ -191,8 +201,9 @@ class WikiDataset:
         cache_dir=None, # where tokens are kept; $DISTILL_NB_CACHE or ~/.cache/distill_nb if not given
     ):
         if not 0 < val_fraction < 1: raise BadInput(f"val_fraction={val_fraction} must be between 0 and 1")
-        if not sample_mb > 0: raise BadInput(f"sample_mb={sample_mb} must be > 0")
+        if not 0 < sample_mb < 1e9: raise BadInput(f"sample_mb={sample_mb} must be > 0 and below a billion")
         if not seq_len > 0: raise BadInput(f"seq_len={seq_len} must be > 0")
+        if not 0 <= seed < 2**32: raise BadInput(f"seed={seed} must be between 0 and {2**32 - 1}")
         self.source, self.name, self.sample_mb, self.seq_len, self.val_fraction, self.seed = str(source), name, sample_mb, seq_len, val_fraction, seed
         self.files = local_files(self.source)
         self.tokenizer = fast_tokenizer(tokenizer or ("tiny" if source == "tiny" else "Qwen/Qwen2.5-0.5B"))
@@ -219,7 +230,9 @@ class WikiDataset:
             train, valid = split_articles(self._articles(), self.val_fraction, self.seed)
             tokens = {part: tokenize_to(folder / f"{part}.bin", articles, self.tokenizer) for part, articles in dict(train=train, valid=valid).items()}
             (folder / "about.json").write_text(json.dumps(dict(key=json.loads(key), tokens=tokens)))
-        try: whole_folder(path, fill)
+        try:
+            if not is_whole(path): shutil.rmtree(path, ignore_errors=True)
+            whole_folder(path, fill)
         except OSError as e: raise BadInput(f"cannot keep the tokens in {root}: {e.strerror or e}; name another folder with $DISTILL_NB_CACHE") from e
         return path
 

@@ -47,7 +47,9 @@ class TextGenerator:
     def __init__(self,
         model:StudentModel, # put into eval mode
         tokenizer, # a transformers tokenizer
-    ): self.model, self.tokenizer = model.eval(), tokenizer
+    ):
+        if model.config.vocab_size < len(tokenizer): raise BadInput(f"the model has {model.config.vocab_size} tokens, fewer than the {len(tokenizer)} of the tokenizer; give its own")
+        self.model, self.tokenizer = model.eval(), tokenizer
 
     @classmethod
     def from_checkpoint(cls, path, # a folder that training wrote, with its tokenizer
@@ -59,7 +61,8 @@ class TextGenerator:
     def next_token(self, logits:Tensor, # [vocab]
                    strategy, top_k, top_p, temperature, rng) -> int:
         "Choose among the tokens that the tokenizer has."
-        logits = logits[:len(self.tokenizer)].double()
+        logits = logits[:len(self.tokenizer)]
+        logits = (logits.cpu() if logits.device.type == "mps" else logits).double() # MPS has no FP64
         if strategy == "greedy": return logits.argmax().item()
         logits = (logits - logits.max()) / temperature # the largest is 0, so that no temperature overflows
         logits = keep_top_k(logits, top_k) if strategy == "top_k" else keep_top_p(logits, top_p)

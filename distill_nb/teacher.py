@@ -87,7 +87,16 @@ class TeacherModel(nn.Module):
                                    "give the folder or id of a whole causal language model")
         self.model.to(device, dtype or teacher_dtype(device, self.model.num_parameters()))
         self.requires_grad_(False).train(False)
+        self.check_head()
         log.info(f"teacher {model_id}: {self.model.num_parameters():,} parameters, {self.model.dtype} on {device}".replace("torch.", ""))
+
+    def check_head(self):
+        "Raise `BadInput` where the logits are more than hidden states times head: scaled, capped or shifted, as in Granite, Gemma 2 or Phi."
+        ids = torch.arange(8, device=self.model.device)[None] # [1, 8]
+        logits = self(ids)
+        if (self.hidden(ids) @ self.head_weight.T - logits).abs().max() > 0.01 * logits.abs().max():
+            raise BadInput(f"{self.model_id!r} does something to its logits that this project does not repeat (a scale, a cap or a bias); choose a teacher of "
+                           "Qwen's or Llama's kind")
 
     def train(self, mode:bool=True): # taken and ignored
         "A teacher stays in eval mode, whoever calls."

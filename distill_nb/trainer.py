@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'CHECKPOINT_FILES', 'COUNTERS', 'lr_factor', 'make_optimizer', 'chunk_gap', 'gap_sums', 'gap_report',
            'TrainerState', 'check_fit', 'make_accelerator', 'StudentWithLoss', 'LivePlot', 'DistillationTrainer',
-           'read_metrics', 'write_whole', 'flush', 'checkpoints', 'check_free', 'read_checkpoint', 'check_same_model',
-           'only_run']
+           'read_metrics', 'write_whole', 'flush', 'checkpoints', 'step_of', 'check_free', 'take_back_old',
+           'check_branch', 'read_checkpoint', 'check_same_model', 'check_same_tokens', 'only_run']
 
 # %% ../nbs/09_trainer.ipynb #cell-02
 import contextlib, json, logging, math, os, shutil, signal, threading, time
@@ -15,16 +15,16 @@ from itertools import islice
 from pathlib import Path
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import GradientAccumulationPlugin, gather_object
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from safetensors import safe_open
-from safetensors.torch import load_model
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm.auto import tqdm
 from .config import BadInput, ModelConfig, TrainingConfig
 from .loss import IGNORE, KDLoss, fused_kd_loss
-from .student import StudentModel
+from .student import StudentModel, load_weights
+from .teacher import load_pretrained
 
 # %% ../nbs/09_trainer.ipynb #cell-17
 def lr_factor(step, # from 0
@@ -111,6 +111,9 @@ def check_fit(student, teacher, data, config) -> int: # tokens that the tokenize
                        "tokenize the data with the teacher's")
     elif len(teacher.head_weight) < n:
         raise BadInput(f"the teacher {teacher.model_id} has {len(teacher.head_weight)} rows in its head, fewer than the {n} tokens of its tokenizer")
+    else:
+        limit = getattr(teacher.model.config, "max_position_embeddings", None)
+        if limit and limit < data.seq_len: log.warning(f"the teacher {teacher.model_id} was made for {limit} tokens; with seq_len={data.seq_len} its answers get worse")
     return n
 
 # %% ../nbs/09_trainer.ipynb #cell-53
@@ -121,7 +124,8 @@ def make_accelerator(device:str=None): # "cpu", "cuda", "mps"; the best there is
         raise BadInput(f"device={device!r} is not one that this machine has: {', '.join(d for d in found if found[d])}")
     on_gpu = found["cuda"] and device in (None, "cuda")
     precision = ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16") if on_gpu else "no"
-    try: accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    once = GradientAccumulationPlugin(num_steps=1) # the trainer accumulates by itself, whatever the environment says
+    try: accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, gradient_accumulation_plugin=once)
     except ValueError: accelerator = None # Accelerate chooses once a process
     if accelerator is None or device not in (None, accelerator.device.type):
         raise BadInput(f"device={device!r}: this process has trained on another device before; start a new one")
@@ -265,8 +269,9 @@ def shows(self:DistillationTrainer): return self.progress and self.accelerator.i
 
 @patch
 def say(self:DistillationTrainer, text):
-    "To the log, once and not once a process."
+    "To the log, once and not once a process; shown where nobody has set up a log."
     if self.accelerator.is_main_process: log.info(text)
+    if self.shows and not log.isEnabledFor(logging.INFO): tqdm.write(text)
 
 @patch
 @contextlib.contextmanager
@@ -278,11 +283,14 @@ def during(self:DistillationTrainer, state:TrainerState):
 
 # %% ../nbs/09_trainer.ipynb #cell-65
 def read_metrics(folder) -> list: # of a run
-    "The rows of its `metrics.jsonl`; a last line that a kill cut short is left out."
+    "The rows of its `metrics.jsonl`, up to the first that is none: a last line that a kill cut short is left out."
     path, rows = Path(folder) / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try: rows.append(json.loads(line))
-        except json.JSONDecodeError: break
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+            row["step"]
+        except (ValueError, LookupError, TypeError): break
+        rows.append(row)
     return rows
 
 @patch
@@ -342,9 +350,13 @@ def write_whole(path, write): # `write` fills the folder it is given
     path = Path(path)
     made, old = path.with_name(f".making-{path.name}"), path.with_name(f".old-{path.name}")
     for left in (made, old): shutil.rmtree(left, ignore_errors=True) # by a process that was killed here
-    made.mkdir(parents=True)
-    write(made)
-    for p in [*made.rglob("*"), made]: flush(p)
+    try:
+        made.mkdir(parents=True)
+        write(made)
+        for p in [*made.rglob("*"), made]: flush(p)
+    except (OSError, SafetensorError, RuntimeError) as e: # a full disk is told in three ways
+        shutil.rmtree(made, ignore_errors=True)
+        raise BadInput(f"cannot write {path} ({str(e).splitlines()[0]}); make room or choose another folder: what was saved before is whole") from e
     if path.exists(): path.rename(old)
     made.rename(path)
     flush(path.parent)
@@ -361,8 +373,10 @@ CHECKPOINT_FILES = "config.json", "model.safetensors", "trainer.pt"
 
 def checkpoints(folder): # checkpoint_dir of a run
     "The whole checkpoints directly under `folder`, the newest first."
-    found = [p for p in Path(folder).glob("step-*") if all((p / f).is_file() for f in CHECKPOINT_FILES)]
-    return sorted(found, key=lambda p: p.name, reverse=True)
+    found = [p for p in Path(folder).glob("step-*") if p.name[5:].isdecimal() and all((p / f).is_file() for f in CHECKPOINT_FILES)]
+    return sorted(found, key=step_of, reverse=True)
+
+def step_of(checkpoint): return int(checkpoint.name.removeprefix("step-"))
 
 def check_free(folder): # checkpoint_dir of a run that is to start
     "Raise `BadInput` where an earlier run has checkpoints: a fresh one would mix with them."
@@ -392,9 +406,10 @@ def write_checkpoint(self:DistillationTrainer, folder):
                folder / "trainer.pt")
 
 @patch
-def about_data(self:DistillationTrainer): # what decides which tokens each step sees
+def about_data(self:DistillationTrainer): # what decides a step, beside the settings
     d = self.data
-    return dict(blocks=len(d.train), seq_len=d.seq_len, data_seed=d.seed, seed=self.seed)
+    return dict(source=d.source, blocks=len(d.train), seq_len=d.seq_len, data_seed=d.seed, seed=self.seed, total_steps=self.total_steps,
+                teacher=self.teacher and self.teacher.model_id)
 
 # %% ../nbs/09_trainer.ipynb #cell-76
 @patch
@@ -404,25 +419,45 @@ def resume(self:DistillationTrainer,
     "Go on from a checkpoint, the newest whole one of a folder; where there is none, start from the beginning and say so."
     folder = Path(path or self.config.checkpoint_dir)
     if path and not folder.is_dir(): raise BadInput(f"checkpoint {path} does not exist; give a folder that training wrote")
+    take_back_old(folder)
     found = [folder] if (folder / "trainer.pt").exists() else checkpoints(folder)
     for checkpoint in found:
         try: saved = read_checkpoint(checkpoint)
         except Exception as e: log.warning(f"{checkpoint} cannot be read ({(str(e) or type(e).__name__).splitlines()[0]}); trying the one before")
-        else: return self.restore(checkpoint, saved)
+        else:
+            check_branch(found, checkpoint, saved["current_step"], Path(self.config.checkpoint_dir))
+            return self.restore(checkpoint, saved)
     if path or found: raise BadInput(f"{folder} holds no whole checkpoint; give a folder that training wrote")
     self.say(f"no checkpoint in {folder}: starting from the beginning")
+
+def take_back_old(folder):
+    "A kill between the two renames of `write_whole` leaves the old folder under another name: give it back its own."
+    for old in folder.glob(".old-*"):
+        name = old.with_name(old.name.removeprefix(".old-"))
+        if not name.exists(): old.rename(name)
+
+def check_branch(tried, checkpoint, step, folder): # checkpoints that were read or damaged, the one to go on from, its step, and checkpoint_dir
+    "Raise `BadInput` where going on would write over checkpoints of another run, or over newer ones of the same."
+    same, known = checkpoint.resolve().parent == folder.resolve(), {p.resolve() for p in tried}
+    others = [p for p in checkpoints(folder) if not same or step_of(p) > step and p.resolve() not in known]
+    if others: raise BadInput(f"checkpoint_dir={folder} already holds {others[0].name}, and going on from {checkpoint} would mix with it; "
+                              "give another --checkpoint-dir, or remove it")
 
 def read_checkpoint(checkpoint) -> dict: # what `trainer.pt` holds
     "Raises where a file is damaged, before anything is taken from it."
     with safe_open(checkpoint / "model.safetensors", "pt"): pass # opening compares its length with its header
-    json.loads((checkpoint / "config.json").read_text())
-    return torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
+    dict(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
+    saved = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
+    lacking = {*COUNTERS, "training_config", "data", "optimizer", "scheduler", "scaler"}.difference(saved)
+    if lacking: raise ValueError(f"trainer.pt lacks {', '.join(sorted(lacking))}")
+    return saved
 
 # %% ../nbs/09_trainer.ipynb #cell-78
 @patch
 def restore(self:DistillationTrainer, checkpoint, saved):
     check_same_model(checkpoint, self.student.config)
-    load_model(self.student, str(checkpoint / "model.safetensors"))
+    check_same_tokens(checkpoint, self.data.tokenizer)
+    load_weights(self.student, checkpoint)
     ours = [{k: group[k] for k in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
     self.optimizer.load_state_dict(saved["optimizer"])
     for group, settings in zip(self.optimizer.param_groups, ours): group.update(settings) # those of today, where they were changed
@@ -430,7 +465,7 @@ def restore(self:DistillationTrainer, checkpoint, saved):
     for name in COUNTERS[:-1]: setattr(self, name, saved[name])
     self.epoch_step = self.epoch_step * saved["blocks_per_step"] // self.blocks_per_step
     self.scheduler = self.make_scheduler()
-    self.history, self.pending = [r for r in read_metrics(checkpoint.parent) if r["step"] <= self.current_step], []
+    self.history, self.pending = [r for r in read_metrics(checkpoint.resolve().parent) if r["step"] <= self.current_step], []
     before, now = (dict(x, **d) for x, d in ((saved["training_config"], saved["data"]), (self.config.to_dict(), self.about_data())))
     changed = [f"{k} {before.get(k)} → {v}" for k, v in now.items() if before.get(k) != v]
     self.say(f"going on from {checkpoint}" + (f", with {', '.join(changed)}" if changed else ""))
@@ -441,14 +476,22 @@ def check_same_model(checkpoint, config:ModelConfig):
     differ = [f"{k}={theirs.get(k)} (not {v})" for k, v in ours.items() if theirs.get(k) != v]
     if differ: raise BadInput(f"the checkpoint {checkpoint} is of another model: {', '.join(differ)}; give those settings, or another checkpoint_dir")
 
+def check_same_tokens(checkpoint, tokenizer):
+    "Raise `BadInput` where the checkpoint's tokens are not those of `tokenizer`: the student would read another language."
+    from transformers import AutoTokenizer
+    if (checkpoint / "tokenizer.json").is_file() and load_pretrained(AutoTokenizer, str(checkpoint)).get_vocab() != tokenizer.get_vocab():
+        raise BadInput(f"the checkpoint {checkpoint} has other tokens than the tokenizer {tokenizer.name_or_path}; give the teacher that it was trained with")
+
 # %% ../nbs/09_trainer.ipynb #cell-80
 @contextlib.contextmanager
 def only_run(folder): # made if missing
     "Hold the folder of a run; raise `BadInput` where another process does. A process that is killed lets go."
-    Path(folder).mkdir(parents=True, exist_ok=True)
     lock = FileLock(Path(folder) / ".lock")
-    try: lock.acquire(timeout=0)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
     except Timeout: raise BadInput(f"checkpoint_dir={folder} is in use by another run; give another --checkpoint-dir") from None
+    except OSError as e: raise BadInput(f"checkpoint_dir={folder} cannot be written to ({e.strerror}); give another --checkpoint-dir") from e
     try: yield
     finally: lock.release()
 
@@ -484,7 +527,7 @@ def listening(self:DistillationTrainer):
 @patch
 def interrupt(self:DistillationTrainer, signum=None, frame=None):
     "First Ctrl-C: stop after this step. Second: at once."
-    if self.interrupted: raise KeyboardInterrupt
+    if self.interrupted: raise KeyboardInterrupt(f"stopped at once, in the middle of a step; --resume goes on from the newest checkpoint in {self.config.checkpoint_dir}")
     self.interrupted = True
     self.say("stopping after this step; once more stops at once")
 
