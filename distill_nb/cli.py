@@ -67,7 +67,7 @@ class Plan(Run):
 class Demo:
     "Train a tiny student twice, on labels alone and distilled, and compare. Offline, under three minutes on two cores."
     out: optional(str, "runs/demo, or the next that is free") = None # folder for what it makes, new or empty
-    max_steps: int = 500 # steps of each training
+    max_steps: int = 900 # steps of each training
     seed: int = 42 # decides everything random
     device: Device = None # cpu, cuda or mps
 

@@ -131,5 +131,5 @@ class TrainingConfig(Config):
     @classmethod
     def tiny(cls, **changes): # fields that differ from the tiny default
         "The embedded default's training: a minute on two CPU cores."
-        return cls(**{**dict(batch_size=8, learning_rate=4e-3, warmup_steps=50, num_epochs=1, alpha=0.9, temperature=1.0, log_interval=10,
-                             eval_interval=150, save_interval=150), **changes})
+        return cls(**{**dict(batch_size=4, learning_rate=3e-3, warmup_steps=50, num_epochs=1, alpha=0.9, temperature=1.0, log_interval=20,
+                             eval_interval=250, save_interval=500), **changes})

@@ -35,7 +35,7 @@ def note_run(folder, teacher, data, batch_size): # beside the checkpoints
 
 # %% ../nbs/13_demo.ipynb #cell-17
 def train_tiny(alpha, # 0: labels only
-               teacher, data, folder, max_steps=500, seed=42, eval_batches=20, **kwargs) -> DistillationTrainer: # finished
+               teacher, data, folder, max_steps=900, seed=42, eval_batches=20, **kwargs) -> DistillationTrainer: # finished
     "One tiny student from `seed`; the same seed gives the same start and the same order of blocks, whatever alpha is."
     torch.manual_seed(seed)
     student = StudentModel(ModelConfig.tiny())
@@ -117,7 +117,7 @@ def samples(teacher, students:dict, tokenizer, prompt="铁的元素符号是", n
 # %% ../nbs/13_demo.ipynb #cell-32
 def demo(
     out=None, # folder for what it makes; a new one below runs/ if not given
-    max_steps:int=500, # of each training
+    max_steps:int=900, # of each training
     seed:int=42,
     device=None, # the best there is if not given
     progress:bool=True, # bars while training

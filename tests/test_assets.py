@@ -1,11 +1,12 @@
 "What is shipped is what lesson 12 makes: text and tokenizer byte for byte, the teacher by what it knows."
-import math
+import csv, math
 from pathlib import Path
 
 import pytest
 import torch
 
 from distill_nb.data import WikiDataset
+from distill_nb.demo import table
 from distill_nb.teacher import ASSETS, TeacherModel
 from distill_nb.tiny import fact_recall, make_articles, make_tokenizer, recall_prompts
 
@@ -58,6 +59,12 @@ def test_teacher_is_an_ordinary_qwen2(teacher):
     from transformers import AutoModelForCausalLM
     assert type(AutoModelForCausalLM.from_pretrained(ASSETS / "teacher")).__name__ == "Qwen2ForCausalLM"
     assert not list((ASSETS / "teacher").glob("*.bin")) and not list((ASSETS / "teacher").glob("*.py"))
+
+
+def test_the_readme_shows_what_the_demo_gave():
+    with (ASSETS / "demo_seeds.csv").open() as f: rows = [r for r in csv.DictReader(f) if r["seed"] == "42"]
+    numbers = [dict(model=r["model"], parameters=int(r["parameters"]), **{k: float(r[k]) for k in ("loss", "agreement", "recall")}) for r in rows]
+    assert table(numbers) in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_sizes():

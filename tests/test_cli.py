@@ -3,7 +3,7 @@ import dataclasses, json, os, re, shutil, subprocess, sys, time
 
 import pytest
 
-from distill_nb.cli import COMMANDS, main
+from distill_nb.cli import COMMANDS, main, parse, without_gpu
 
 
 def snapshot(folder):
@@ -164,7 +164,8 @@ def test_full_run_without_a_gpu(tmp_path, monkeypatch, capfd):
     import torch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
-    refused(["train"], capfd, "no CUDA GPU", "days", "--preset tiny", "--device cpu")
+    refused(["train"], capfd, "no CUDA GPU", " at the least", "--preset tiny", "--device cpu")
+    assert float(re.search(r"takes about ([\d.]+) (days|hours)", without_gpu(parse("train", [])))[1]) > 1
     assert not list(tmp_path.iterdir())
 
 
@@ -204,7 +205,6 @@ def test_every_flag_has_its_meaning_and_default(command, capfd, monkeypatch):
 
 
 def test_every_config_field_is_a_flag():
-    from distill_nb.cli import parse
     from distill_nb.config import ModelConfig, TrainingConfig
     for config, part in ((ModelConfig(), "model"), (TrainingConfig(), "training")):
         for f in dataclasses.fields(config):
@@ -213,13 +213,12 @@ def test_every_config_field_is_a_flag():
 
 
 def test_defaults_of_the_presets():
-    from distill_nb.cli import parse
     from distill_nb.config import ModelConfig, TrainingConfig
     full, tiny = parse("train", []), parse("train", ["--preset", "tiny"])
     assert (full.model, full.training, full.teacher, full.dataset) == (ModelConfig(), TrainingConfig(), "Qwen/Qwen2.5-0.5B", "wikimedia/wikipedia")
     assert (full.dataset_name, full.sample_mb, full.seed, full.preset, full.resume, full.max_steps) == ("20231101.zh", 50, 42, "qwen", None, None)
     assert (tiny.model, tiny.training, tiny.teacher, tiny.dataset) == (ModelConfig.tiny(), TrainingConfig.tiny(), "tiny", "tiny")
-    assert parse("train", ["--preset=tiny", "--batch-size", "4"]).training == TrainingConfig.tiny(batch_size=4)
+    assert parse("train", ["--preset=tiny", "--batch-size", "16"]).training == TrainingConfig.tiny(batch_size=16)
     assert parse("train", ["--resume"]).resume and parse("train", ["--resume", "here"]).resume == "here"
 
 
