@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
+from . import __version__
 from .config import BadInput, ModelConfig, TrainingConfig
 
 # %% ../nbs/16_cli.ipynb #cell-03
@@ -119,7 +120,9 @@ def find_checkpoint(path) -> Path:
     "The checkpoint at `path`, or the newest whole one of the run there; raises `BadInput` where there is none."
     from distill_nb.trainer import checkpoints
     path = Path(path)
-    if (path / "model.safetensors").is_file(): return path
+    if (path / "model.safetensors").is_file():
+        if (path / "generation_config.json").is_file(): raise BadInput(f"{path} is an exported folder, for transformers; give --checkpoint the checkpoint that it was made from")
+        return path
     if found := checkpoints(path): return found[0]
     raise BadInput(f"no checkpoint in {path}; give --checkpoint the folder of a checkpoint or of a run, or make one with: distill_nb train --preset tiny")
 
@@ -307,6 +310,9 @@ def main(argv=None) -> int: # exit status: 0, 2 for bad input, 130 after Ctrl-C
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(usage(), flush=True)
+            return 0
+        if argv[0] == "--version":
+            print(f"distill_nb {__version__}")
             return 0
         if argv[0] not in COMMANDS: raise BadInput(f"{argv[0]!r} is not a command{did_you_mean(argv[0], COMMANDS)}; the commands are {', '.join(COMMANDS)}")
         args = parse(argv[0], argv[1:])

@@ -297,7 +297,8 @@ def read_metrics(folder) -> list: # of a run
 def write(self:DistillationTrainer, *rows): # of `metrics.jsonl`
     "Append to the history and to the file, and draw."
     self.history += [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in rows] # JSON has no NaN
-    if not self.accelerator.is_main_process: return
+    is_new = not self.current_step and self.state == TrainerState.INITIALIZED # then the folder may be another run's
+    if is_new or not self.accelerator.is_main_process: return
     path = Path(self.config.checkpoint_dir)
     path.mkdir(parents=True, exist_ok=True)
     with (path / "metrics.jsonl").open("a") as f: f.writelines(json.dumps(r) + "\n" for r in self.history[-len(rows):])

@@ -204,6 +204,17 @@ def test_every_flag_has_its_meaning_and_default(command, capfd, monkeypatch):
         assert re.match(rf"--{flag} (\S+) +\w.*\(default: [^)]+\)", help_of[flag]), f"--{flag} has no meaning or no default: {help_of[flag]}"
 
 
+def test_version(capsys):
+    from distill_nb import __version__
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"distill_nb {__version__}\n"
+
+
+def test_an_exported_folder_is_no_checkpoint(run_folder, tmp_path, capfd):
+    assert main(["export", "--checkpoint", str(run_folder), "--out", str(tmp_path / "hf")]) == 0
+    capfd.readouterr()
+    for command in ("generate", "evaluate"): refused([command, "--checkpoint", str(tmp_path / "hf")], capfd, f"{tmp_path / 'hf'} is an exported folder", "the checkpoint")
+
+
 def test_every_config_field_is_a_flag():
     from distill_nb.config import ModelConfig, TrainingConfig
     for config, part in ((ModelConfig(), "model"), (TrainingConfig(), "training")):

@@ -181,6 +181,18 @@ def test_data_named_from_another_folder(train_flags, text_file, tmp_path, monkey
     assert main(["evaluate", "--checkpoint", "a/run", "--eval-batches", "1"]) == 0
 
 
+def test_validating_before_training_leaves_the_folder_alone(copy, text_file, teacher_folder):
+    "A new trainer on the folder of another run may be asked how good its student is."
+    from distill_nb.config import ModelConfig, TrainingConfig
+    from distill_nb.data import WikiDataset
+    from distill_nb.student import StudentModel
+    from distill_nb.trainer import DistillationTrainer
+    before, data = snapshot(copy), WikiDataset(text_file, seq_len=32, tokenizer=str(teacher_folder))
+    student = StudentModel(ModelConfig.tiny(hidden_size=32, num_heads=2, num_kv_heads=1, num_layers=1))
+    trainer = DistillationTrainer(student, None, data, TrainingConfig(alpha=0.0, checkpoint_dir=str(copy)), device="cpu", eval_batches=1, progress=False)
+    assert trainer.evaluate()["student_ce"] > 5 and snapshot(copy) == before
+
+
 def test_what_is_shown_where_nobody_set_up_a_log(run_folder, train_flags, tmp_path):
     "In Python, too, a run says that it starts from the beginning."
     code = """
