@@ -7,7 +7,7 @@ __all__ = ['log', 'RUN_FILE', 'note_run', 'train_tiny', 'plot_curves', 'new_fold
            'difference', 'samples', 'demo']
 
 # %% ../nbs/13_demo.ipynb #cell-02
-import json, logging, shlex
+import json, logging, math, shlex
 from itertools import count
 from pathlib import Path
 import torch
@@ -39,7 +39,9 @@ def train_tiny(alpha, # 0: labels only
     "One tiny student from `seed`; the same seed gives the same start and the same order of blocks, whatever alpha is."
     torch.manual_seed(seed)
     student = StudentModel(ModelConfig.tiny())
-    config = TrainingConfig.tiny(alpha=alpha, checkpoint_dir=str(folder))
+    tiny = TrainingConfig.tiny()
+    passes = max(1, math.ceil(max_steps * tiny.batch_size / len(data.train)))
+    config = TrainingConfig.tiny(alpha=alpha, num_epochs=passes, checkpoint_dir=str(folder))
     trainer = DistillationTrainer(student, teacher, data, config, max_steps=max_steps, seed=seed, eval_batches=eval_batches, **kwargs)
     trainer.fit()
     note_run(folder, teacher, data, config.batch_size)
@@ -144,7 +146,7 @@ def demo(
     width = max(len(str(path)) for path in saved)
     print("\nsaved  " + "\n       ".join(f"{str(path):<{width}}  {what}" for path, what in saved.items()))
     distilled = shlex.quote(str(out / "distilled"))
-    print(f"""next   distill_nb generate --checkpoint {distilled} --strategy top_p 中国的名胜
+    print(f"""next   distill_nb generate --checkpoint {distilled} --strategy top_p 下面是一组关于名胜的问答。
        distill_nb evaluate --checkpoint {distilled}
        distill_nb train --preset tiny --num-epochs 6 --checkpoint-dir runs/longer""")
     return rows

@@ -130,6 +130,6 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
             *((f"  {part}", f"{memory[part] / 1e9:.2f} GB") for part in ("student", "optimizer", "teacher", "step")),
             ("fits a card of", f"{fits[0]} GB or more" if fits else "more than 80 GB; lower --batch-size"),
             ("tokens an epoch", f"{about}{tokens / 1e6:.2f} million"),
-            ("steps", f"{about}{steps:,} in {training.num_epochs} epochs" + (", cut by --max-steps" if steps == max_steps else "")),
+            ("steps", f"{about}{steps:,} in {training.num_epochs} epoch{'s' * (training.num_epochs > 1)}" + (", cut by --max-steps" if steps == max_steps else "")),
             ("FLOPs a step", f"{flops / 1e12:.3g} TFLOP"), ("time", f"{about}{hours:.2f} hours at {tflops:g} TFLOP/s")]
     return "\n".join(f"{name:<24}{value}" for name, value in rows)

@@ -62,7 +62,7 @@ def test_teacher_is_an_ordinary_qwen2(teacher):
 
 
 def test_the_readme_shows_what_the_demo_gave():
-    with (ASSETS / "demo_seeds.csv").open() as f: rows = [r for r in csv.DictReader(f) if r["seed"] == "42"]
+    with (ASSETS / "demo_seeds.csv").open() as f: rows = [r for r in csv.DictReader(f) if r["seed"] == "42" and "same work" not in r["model"]]
     numbers = [dict(model=r["model"], parameters=int(r["parameters"]), **{k: float(r[k]) for k in ("loss", "agreement", "recall")}) for r in rows]
     assert table(numbers) in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
