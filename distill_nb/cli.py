@@ -130,8 +130,9 @@ def read_run(checkpoint) -> dict: # what `note_run` wrote
     from distill_nb.demo import RUN_FILE
     run = checkpoint.resolve().parent / RUN_FILE
     if not run.is_file(): raise BadInput(f"{run} is missing: it says on what the checkpoint was trained; evaluate a checkpoint where `distill_nb train` wrote it")
-    names = "teacher dataset dataset_name sample_mb seq_len seed batch_size".split()
-    try: return {name: json.loads(run.read_text(encoding="utf-8"))[name] for name in names}
+    try:
+        noted = json.loads(run.read_text(encoding="utf-8"))
+        return {name: noted[name] for name in "teacher dataset dataset_name sample_mb seq_len seed batch_size".split()}
     except (ValueError, LookupError, TypeError) as e: raise BadInput(f"{run} is damaged ({e}); train again, or bring back the file") from e
 
 def load_data(settings:dict, tokenizer): # of a run

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['log', 'READERS', 'text_articles', 'jsonl_articles', 'parquet_articles', 'local_files', 'local_articles',
-           'hub_articles', 'take_mb', 'split_articles', 'batches', 'tokenize_to', 'Blocks', 'fast_tokenizer',
-           'whole_folder', 'is_whole', 'WikiDataset']
+           'hub_articles', 'take_mb', 'split_articles', 'batches', 'plain_text', 'tokenize_to', 'Blocks',
+           'fast_tokenizer', 'whole_folder', 'is_whole', 'WikiDataset']
 
 # %% ../nbs/07_data.ipynb #cell-02
-import hashlib, json, logging, os, shutil, tempfile
+import contextlib, hashlib, json, logging, os, shutil, tempfile
 from array import array
 from itertools import groupby
 from pathlib import Path
@@ -119,14 +119,22 @@ def batches(articles, size=1_000_000): # characters, about
         if n >= size: yield batch; batch, n = [], 0
     if batch: yield batch
 
+@contextlib.contextmanager
+def plain_text(backend): # of a fast tokenizer
+    "The name of a special token in a text is text: an article that is about <|endoftext|> does not end there."
+    before, backend.encode_special_tokens = backend.encode_special_tokens, True
+    try: yield backend
+    finally: backend.encode_special_tokens = before
+
 def tokenize_to(path, # written: the ids of all articles, each followed by EOS
                 articles, tokenizer):
     "Tokenize in parallel, straight to a file of uint32; returns how many tokens."
     total = 0
-    with open(path, "wb") as f, tqdm(total=len(articles), unit=" articles", desc="tokenize", leave=False, delay=5) as bar:
+    with open(path, "wb") as f, plain_text(tokenizer.backend_tokenizer) as backend, \
+         tqdm(total=len(articles), unit=" articles", desc="tokenize", leave=False, delay=5) as bar:
         for batch in batches(articles):
             ids = array("I")
-            for encoded in tokenizer.backend_tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+            for encoded in backend.encode_batch_fast(batch, add_special_tokens=False):
                 ids.fromlist(encoded.ids); ids.append(tokenizer.eos_token_id)
             ids.tofile(f); total += len(ids); bar.update(len(batch))
         f.flush(); os.fsync(f.fileno())
@@ -220,7 +228,7 @@ class WikiDataset:
         "Everything that decides the tokens."
         text = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in self.files] if self.files else [self.source, self.name]
         tokenizer = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-        return json.dumps(dict(format=1, text=text, sample_mb=float(self.sample_mb), tokenizer=tokenizer, eos=self.tokenizer.eos_token_id,
+        return json.dumps(dict(format=2, text=text, sample_mb=float(self.sample_mb), tokenizer=tokenizer, eos=self.tokenizer.eos_token_id,
                                val_fraction=self.val_fraction, seed=self.seed))
 
     def _cached(self, root): # the folder that holds train.bin and valid.bin
