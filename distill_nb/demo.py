@@ -28,7 +28,9 @@ RUN_FILE = "run.json"
 
 def note_run(folder, teacher, data, batch_size): # beside the checkpoints
     "What it takes to validate as this run did."
-    def place(name): return str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name # also from another folder
+    def place(name): # the same from another folder
+        path = Path(name).expanduser()
+        return str(path.resolve()) if name != "tiny" and path.exists() else name
     note = dict(teacher=place(teacher.model_id), dataset=place(data.source), dataset_name=data.name, sample_mb=data.sample_mb, seq_len=data.seq_len,
                 seed=data.seed, batch_size=batch_size)
     Path(folder, RUN_FILE).write_text(json.dumps(note, indent=2))

@@ -357,7 +357,7 @@ def write_whole(path, write): # `write` fills the folder it is given
         for p in [*made.rglob("*"), made]: flush(p)
     except (OSError, SafetensorError, RuntimeError) as e: # a full disk is told in three ways
         shutil.rmtree(made, ignore_errors=True)
-        raise BadInput(f"cannot write {path} ({str(e).splitlines()[0]}); make room or choose another folder: what was saved before is whole") from e
+        raise BadInput(f"cannot write {path} ({(str(e) or type(e).__name__).splitlines()[0]}); make room or choose another folder: what was saved before is whole") from e
     if path.exists(): path.rename(old)
     made.rename(path)
     flush(path.parent)
