@@ -9,7 +9,7 @@ __all__ = ['log', 'CHECKPOINT_FILES', 'COUNTERS', 'lr_factor', 'make_optimizer',
            'check_branch', 'read_checkpoint', 'check_same_model', 'check_same_tokens', 'only_run']
 
 # %% ../nbs/09_trainer.ipynb #cell-02
-import contextlib, json, logging, math, os, shutil, signal, threading, time
+import contextlib, json, logging, math, os, shutil, signal, tempfile, threading, time
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -426,7 +426,7 @@ def resume(self:DistillationTrainer,
         try: saved = read_checkpoint(checkpoint)
         except Exception as e: log.warning(f"{checkpoint} cannot be read ({(str(e) or type(e).__name__).splitlines()[0]}); trying the one before")
         else:
-            check_branch(found, checkpoint, saved["current_step"], Path(self.config.checkpoint_dir))
+            check_branch(checkpoint, Path(self.config.checkpoint_dir))
             return self.restore(checkpoint, saved)
     if path or found: raise BadInput(f"{folder} holds no whole checkpoint; give a folder that training wrote")
     self.say(f"no checkpoint in {folder}: starting from the beginning")
@@ -437,12 +437,10 @@ def take_back_old(folder):
         name = old.with_name(old.name.removeprefix(".old-"))
         if not name.exists(): old.rename(name)
 
-def check_branch(tried, checkpoint, step, folder): # checkpoints that were read or damaged, the one to go on from, its step, and checkpoint_dir
-    "Raise `BadInput` where going on would write over checkpoints of another run, or over newer ones of the same."
-    same, known = checkpoint.resolve().parent == folder.resolve(), {p.resolve() for p in tried}
-    others = [p for p in checkpoints(folder) if not same or step_of(p) > step and p.resolve() not in known]
-    if others: raise BadInput(f"checkpoint_dir={folder} already holds {others[0].name}, and going on from {checkpoint} would mix with it; "
-                              "give another --checkpoint-dir, or remove it")
+def check_branch(checkpoint, folder): # to go on from, and checkpoint_dir
+    "Raise `BadInput` where going on from another run would mix with the one in `folder`."
+    if checkpoint.resolve().parent != folder.resolve() and (found := checkpoints(folder)):
+        raise BadInput(f"checkpoint_dir={folder} already holds {found[0].name}, and going on from {checkpoint} would mix with it; give another --checkpoint-dir")
 
 def read_checkpoint(checkpoint) -> dict: # what `trainer.pt` holds
     "Raises where a file is damaged, before anything is taken from it."
@@ -497,6 +495,16 @@ def only_run(folder): # made if missing
     finally: lock.release()
 
 @patch
+def set_aside(self:DistillationTrainer, folder):
+    "Going on from an older checkpoint loses nothing: newer ones, and a copy of the metrics, move to a folder of their own."
+    newer = [p for p in folder.glob("step-*") if p.name[5:].isdecimal() and step_of(p) > self.current_step]
+    if not newer: return
+    aside = Path(tempfile.mkdtemp(prefix=f"newer-than-step-{self.current_step:08d}-", dir=folder))
+    for p in newer: p.rename(aside / p.name)
+    if (folder / "metrics.jsonl").exists(): shutil.copy(folder / "metrics.jsonl", aside)
+    self.say(f"moved {', '.join(sorted(p.name for p in newer))} to {aside}")
+
+@patch
 @contextlib.contextmanager
 def running(self:DistillationTrainer):
     "What holds while `fit` runs. However it ends, `fit` or `resume` may be called again."
@@ -504,6 +512,7 @@ def running(self:DistillationTrainer):
     with only_run(folder) if self.accelerator.is_main_process else contextlib.nullcontext(), self.listening():
         if not self.current_step: check_free(folder)
         if self.accelerator.is_main_process:
+            self.set_aside(folder)
             (folder / "metrics.new").write_text("".join(json.dumps(r) + "\n" for r in self.history))
             (folder / "metrics.new").replace(folder / "metrics.jsonl")
         self.interrupted, self.log_time, self.state = False, time.perf_counter(), TrainerState.TRAINING

@@ -93,15 +93,25 @@ def test_damaged_tokens_are_made_anew(spoil, run_folder, text_file, tmp_path, mo
     assert main(evaluate) == 0 and capfd.readouterr().out == first
 
 
-def test_going_on_from_an_older_checkpoint_does_not_mix_with_the_newer(long_run, train_flags, tmp_path, capfd):
+def test_going_on_from_an_older_checkpoint_moves_the_newer_ones_aside(long_run, train_flags, tmp_path, capfd):
     folder = shutil.copytree(long_run, tmp_path / "run")
     before = snapshot(folder)
-    resume = ["--resume", str(folder / "step-00000004"), "--max-steps", "6"]
-    refused([*train_flags, "--checkpoint-dir", str(folder), *resume], capfd, "already holds step-00000010", "another --checkpoint-dir")
-    assert snapshot(folder) == before
-    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "branch"), *resume]) == 0
+    assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume", str(folder / "step-00000004"), "--max-steps", "6"]) == 0
+    assert "moved step-00000008, step-00000010 to" in capfd.readouterr().err
+    (aside,) = folder.glob("newer-than-step-00000004-*")
+    kept = snapshot(aside)
+    assert len(kept) > 10 and all(before[name] == content for name, content in kept.items())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "loss" in r] == [1, 2, 3, 4, 5, 6]
+    assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume", "--max-steps", "7"]) == 0
+    assert f"going on from {folder}/step-00000006" in capfd.readouterr().err
+
+
+def test_going_on_elsewhere_leaves_the_run_as_it_is(long_run, train_flags, tmp_path):
+    before = snapshot(long_run)
+    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "branch"), "--resume", str(long_run / "step-00000004"), "--max-steps", "6"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "branch/metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in rows if "loss" in r] == [1, 2, 3, 4, 5, 6] and snapshot(folder) == before
+    assert [r["step"] for r in rows if "loss" in r] == [1, 2, 3, 4, 5, 6] and snapshot(long_run) == before
 
 
 def test_going_on_from_another_run_does_not_write_over_this_one(long_run, copy, train_flags, capfd):
