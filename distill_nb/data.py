@@ -239,7 +239,7 @@ class WikiDataset:
             tokens = {part: tokenize_to(folder / f"{part}.bin", articles, self.tokenizer) for part, articles in dict(train=train, valid=valid).items()}
             (folder / "about.json").write_text(json.dumps(dict(key=json.loads(key), tokens=tokens)))
         try:
-            if not is_whole(path): shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir() and not is_whole(path): shutil.rmtree(path, ignore_errors=True)
             whole_folder(path, fill)
         except OSError as e: raise BadInput(f"cannot keep the tokens in {root}: {e.strerror or e}; name another folder with $DISTILL_NB_CACHE") from e
         return path
