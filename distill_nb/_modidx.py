@@ -330,6 +330,7 @@ d = { 'settings': { 'branch': 'main',
                                     'distill_nb.trainer.only_run': ('nbs/trainer.html#only_run', 'distill_nb/trainer.py'),
                                     'distill_nb.trainer.read_checkpoint': ('nbs/trainer.html#read_checkpoint', 'distill_nb/trainer.py'),
                                     'distill_nb.trainer.read_metrics': ('nbs/trainer.html#read_metrics', 'distill_nb/trainer.py'),
+                                    'distill_nb.trainer.step_folders': ('nbs/trainer.html#step_folders', 'distill_nb/trainer.py'),
                                     'distill_nb.trainer.step_of': ('nbs/trainer.html#step_of', 'distill_nb/trainer.py'),
                                     'distill_nb.trainer.take_back_old': ('nbs/trainer.html#take_back_old', 'distill_nb/trainer.py'),
                                     'distill_nb.trainer.write_whole': ('nbs/trainer.html#write_whole', 'distill_nb/trainer.py')}}}

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'CHECKPOINT_FILES', 'COUNTERS', 'lr_factor', 'make_optimizer', 'chunk_gap', 'gap_sums', 'gap_report',
            'TrainerState', 'check_fit', 'make_accelerator', 'StudentWithLoss', 'LivePlot', 'DistillationTrainer',
-           'read_metrics', 'write_whole', 'flush', 'checkpoints', 'step_of', 'check_free', 'take_back_old',
-           'check_branch', 'read_checkpoint', 'check_same_model', 'check_same_tokens', 'only_run']
+           'read_metrics', 'write_whole', 'flush', 'checkpoints', 'step_folders', 'step_of', 'check_free',
+           'take_back_old', 'check_branch', 'read_checkpoint', 'check_same_model', 'check_same_tokens', 'only_run']
 
 # %% ../nbs/09_trainer.ipynb #cell-02
 import contextlib, json, logging, math, os, shutil, signal, tempfile, threading, time
@@ -374,7 +374,10 @@ CHECKPOINT_FILES = "config.json", "model.safetensors", "trainer.pt"
 
 def checkpoints(folder): # checkpoint_dir of a run
     "The whole checkpoints directly under `folder`, the newest first."
-    found = [p for p in Path(folder).glob("step-*") if p.name[5:].isdecimal() and all((p / f).is_file() for f in CHECKPOINT_FILES)]
+    return [p for p in step_folders(folder) if all((p / f).is_file() for f in CHECKPOINT_FILES)]
+
+def step_folders(folder): # whole or not
+    found = [p for p in Path(folder).glob("step-*") if p.name[5:].isdecimal()]
     return sorted(found, key=step_of, reverse=True)
 
 def step_of(checkpoint): return int(checkpoint.name.removeprefix("step-"))
@@ -497,7 +500,7 @@ def only_run(folder): # made if missing
 @patch
 def set_aside(self:DistillationTrainer, folder):
     "Going on from an older checkpoint loses nothing: newer ones, and a copy of the metrics, move to a folder of their own."
-    newer = [p for p in folder.glob("step-*") if p.name[5:].isdecimal() and step_of(p) > self.current_step]
+    newer = [p for p in step_folders(folder) if step_of(p) > self.current_step]
     if not newer: return
     aside = Path(tempfile.mkdtemp(prefix=f"newer-than-step-{self.current_step:08d}-", dir=folder))
     for p in newer: p.rename(aside / p.name)

@@ -2,7 +2,7 @@
 import json, os, pty, resource, shutil, subprocess, sys
 
 import pytest
-from command import COMMAND, run
+from command import COMMAND, metrics, run, steps
 from test_cli import refused, snapshot
 
 from distill_nb.cli import main
@@ -101,8 +101,7 @@ def test_going_on_from_an_older_checkpoint_moves_the_newer_ones_aside(long_run, 
     (aside,) = folder.glob("newer-than-step-00000004-*")
     kept = snapshot(aside)
     assert len(kept) > 10 and all(before[name] == content for name, content in kept.items())
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in rows if "loss" in r] == [1, 2, 3, 4, 5, 6]
+    assert steps(folder) == [1, 2, 3, 4, 5, 6]
     assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume", "--max-steps", "7"]) == 0
     assert f"going on from {folder}/step-00000006" in capfd.readouterr().err
 
@@ -110,8 +109,7 @@ def test_going_on_from_an_older_checkpoint_moves_the_newer_ones_aside(long_run, 
 def test_going_on_elsewhere_leaves_the_run_as_it_is(long_run, train_flags, tmp_path):
     before = snapshot(long_run)
     assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "branch"), "--resume", str(long_run / "step-00000004"), "--max-steps", "6"]) == 0
-    rows = [json.loads(line) for line in (tmp_path / "branch/metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in rows if "loss" in r] == [1, 2, 3, 4, 5, 6] and snapshot(long_run) == before
+    assert steps(tmp_path / "branch") == [1, 2, 3, 4, 5, 6] and snapshot(long_run) == before
 
 
 def test_going_on_from_another_run_does_not_write_over_this_one(long_run, copy, train_flags, capfd):
@@ -124,8 +122,7 @@ def test_a_checkpoint_named_by_a_dot(copy, train_flags, monkeypatch):
     monkeypatch.chdir(copy / "step-00000010")
     assert main(["evaluate", "--checkpoint", ".", "--eval-batches", "1"]) == 0
     assert main([*train_flags, "--checkpoint-dir", "..", "--resume", ".", "--max-steps", "11"]) == 0
-    rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in rows if "loss" in r] == list(range(1, 12))
+    assert steps(copy) == list(range(1, 12))
 
 
 def test_a_copy_under_another_name_is_not_the_newest(long_run, train_flags, tmp_path, capfd):
@@ -153,7 +150,7 @@ def test_the_environment_does_not_change_the_gradient(run_folder, train_flags, t
     "Accelerate divides by what this variable says; the trainer accumulates by itself."
     status, _, err = run(*train_flags, "--checkpoint-dir", tmp_path / "run", ACCELERATE_GRADIENT_ACCUMULATION_STEPS="4")
     assert status == 0, err
-    ours, theirs = ([json.loads(line).get("grad_norm") for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (tmp_path / "run", run_folder))
+    ours, theirs = ([r.get("grad_norm") for r in metrics(f)] for f in (tmp_path / "run", run_folder))
     assert ours[:10] == pytest.approx(theirs[:10], rel=1e-5)
 
 
