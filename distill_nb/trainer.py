@@ -245,8 +245,10 @@ def train_step(self:DistillationTrainer, batches:list # of {input_ids, labels}: 
 # %% ../nbs/09_trainer.ipynb #cell-63
 @patch
 def teach(self:DistillationTrainer, batch): # teacher's hidden states and head, or None where alpha is 0
+    "From the batch, where the data bring the teacher's answers with them; else by asking the teacher."
     if not self.config.alpha: return None, None
-    return self.teacher.hidden(batch["input_ids"]), self.teacher.head_weight
+    hidden = batch["teacher_hidden"] if "teacher_hidden" in batch else self.teacher.hidden(batch["input_ids"])
+    return hidden, self.teacher.head_weight
 
 @patch
 def rest_of_epoch(self:DistillationTrainer):
