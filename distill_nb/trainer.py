@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'CHECKPOINT_FILES', 'COUNTERS', 'lr_factor', 'make_optimizer', 'chunk_gap', 'gap_sums', 'gap_report',
-           'TrainerState', 'check_fit', 'make_accelerator', 'StudentWithLoss', 'LivePlot', 'DistillationTrainer',
-           'read_metrics', 'write_whole', 'flush', 'checkpoints', 'step_folders', 'step_of', 'check_free',
-           'take_back_old', 'check_branch', 'read_checkpoint', 'check_same_model', 'check_same_tokens', 'only_run']
+           'TrainerState', 'check_fit', 'make_accelerator', 'cpu_autocast', 'StudentWithLoss', 'LivePlot',
+           'DistillationTrainer', 'read_metrics', 'write_whole', 'flush', 'checkpoints', 'step_folders', 'step_of',
+           'check_free', 'take_back_old', 'check_branch', 'read_checkpoint', 'check_same_model', 'check_same_tokens',
+           'only_run']
 
 # %% ../nbs/09_trainer.ipynb #cell-02
 import contextlib, json, logging, math, os, shutil, signal, tempfile, threading, time
@@ -15,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin, gather_object
+from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, gather_object
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
@@ -24,7 +25,7 @@ from tqdm.auto import tqdm
 from .config import BadInput, ModelConfig, TrainingConfig
 from .loss import IGNORE, KDLoss, fused_kd_loss
 from .student import StudentModel, load_weights
-from .teacher import load_pretrained
+from .teacher import load_pretrained, teacher_dtype
 
 # %% ../nbs/09_trainer.ipynb #cell-17
 def lr_factor(step, # from 0
@@ -118,20 +119,26 @@ def check_fit(student, teacher, data, config) -> int: # tokens that the tokenize
 
 # %% ../nbs/09_trainer.ipynb #cell-53
 def make_accelerator(device:str=None): # "cpu", "cuda", "mps"; the best there is if not given
-    "Accelerate with the precision of the device: BF16 where a GPU has it, else FP16; FP32 on a CPU."
+    "Accelerate with the precision of a GPU: BF16 where it has it, else FP16. For a CPU see `cpu_autocast`."
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device is not None and not found.get(device):
         raise BadInput(f"device={device!r} is not one that this machine has: {', '.join(d for d in found if found[d])}")
     on_gpu = found["cuda"] and device in (None, "cuda")
     precision = ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16") if on_gpu else "no"
     once = GradientAccumulationPlugin(num_steps=1) # the trainer accumulates by itself, whatever the environment says
-    try: accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, gradient_accumulation_plugin=once)
+    ahead = DataLoaderConfiguration(non_blocking=True) # the next batch is on its way while the GPU is at this one
+    try: accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, gradient_accumulation_plugin=once, dataloader_config=ahead)
     except ValueError: accelerator = None # Accelerate chooses once a process
     if accelerator is None or device not in (None, accelerator.device.type):
         raise BadInput(f"device={device!r}: this process has trained on another device before; start a new one")
     return accelerator
 
 # %% ../nbs/09_trainer.ipynb #cell-54
+def cpu_autocast(student):
+    "On a CPU, a large student's products in BF16 where that is faster; nothing on a GPU, where Accelerate sees to it."
+    gains = student.head_weight.device.type == "cpu" and teacher_dtype("cpu", sum(p.numel() for p in student.parameters())) == torch.bfloat16
+    return torch.autocast("cpu", torch.bfloat16) if gains else contextlib.nullcontext()
+
 class StudentWithLoss(nn.Module):
     "Student and loss as one module: what Accelerate wraps, so that autocast and DDP see the whole forward pass."
     def __init__(self, student, config:TrainingConfig, vocab_size):
@@ -139,8 +146,9 @@ class StudentWithLoss(nn.Module):
         self.student, self.config, self.vocab_size = student, config, vocab_size
 
     def forward(self, input_ids, labels, teacher_hidden, teacher_weight, num_tokens) -> KDLoss:
-        return fused_kd_loss(self.student.hidden(input_ids), self.student.head_weight, teacher_hidden, teacher_weight, labels,
-                             self.config.alpha, self.config.temperature, self.vocab_size, num_tokens)
+        with cpu_autocast(self.student):
+            return fused_kd_loss(self.student.hidden(input_ids), self.student.head_weight, teacher_hidden, teacher_weight, labels,
+                                 self.config.alpha, self.config.temperature, self.vocab_size, num_tokens)
 
 # %% ../nbs/09_trainer.ipynb #cell-55
 class LivePlot:
@@ -338,7 +346,7 @@ def evaluate(self:DistillationTrainer) -> dict: # of `gap_report`
     self.log_steps()
     accelerator = self.accelerator
     batches = islice(self.valid_loader, accelerator.process_index, self.eval_batches, accelerator.num_processes)
-    with self.during(TrainerState.EVALUATING), accelerator.autocast():
+    with self.during(TrainerState.EVALUATING), accelerator.autocast(), cpu_autocast(self.student):
         everyone = gather_object([gap_sums(self.student, self.teacher, batches, self.data.tokenizer)])
     names = max(everyone, key=len) # a process without a batch has no losses
     report = gap_report({k: sum(sums.get(k, 0) for sums in everyone) for k in names})
