@@ -73,9 +73,10 @@ def chunk_grad(
     V, T, labels, nothing = vocab_size, temperature, labels[:, None], -1e4 * max(1, 1 / temperature)
     def over(weight, z): return (scale * weight / z).to(s.dtype) # turns exponentials into probabilities
     top, label = s[:, :V].amax(-1, keepdim=True), s.gather(1, labels)
-    a = s.sub_(top).div_(T)
-    a[:, V:] = nothing
+    a = s.sub_(top)
+    a[:, V:] = nothing * T
     if alpha:
+        a.div_(T)
         b = t.sub_(t[:, :V].amax(-1, keepdim=True)).div_(T)
         b[:, V:] = nothing
         q = torch.exp(b, out=scratch)
@@ -85,7 +86,7 @@ def chunk_grad(
         kl = T**2 * (gap / z_q + z_T.log() - z_q.log())
         soft = q.mul_(over(-alpha * T, z_q)).addcmul_(p_T, over(alpha * T, z_T))
         p = p_T if T == 1 else p_T.square_() if T == 2 else torch.exp(a.mul_(T), out=t)
-    else: p = torch.exp(a.mul_(T), out=scratch)
+    else: p = torch.exp(a, out=scratch)
     z = row_sum(p)
     ce = z.log() + (top - label)
     if alpha: torch.addcmul(soft, p, over(1 - alpha, z), out=s)
@@ -143,43 +144,40 @@ def loss_and_grads(
     needs, # whether hidden and weight take a gradient
     alpha, temperature, vocab_size, chunk_size, dtype, # dtype of the student's matrix products
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]: # sums of kl and of ce; their mix's gradient in hidden and weight, None where not needed
-    "All that `FusedKD` needs, in two buffers of [chunk, vocab]."
+    "All that `FusedKD` needs, in two buffers of logits, [chunk, vocab]."
     device, V, columns, wide = hidden.device, vocab_size, -(-vocab_size // 64) * 64, torch.promote_types(dtype, torch.float32)
     rows = max(1, min(len(hidden), chunk_size or max(64, 40_000_000 // columns // 64 * 64)))
+    half = -(-rows // 2) if alpha else rows
     grad_h = torch.zeros_like(hidden, dtype=wide) if needs[0] else None
     grad_w = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32)) if needs[1] else None
-    losses, scale = [hidden.new_zeros(2, 0, dtype=wide)], torch.ones((), device=device)
+    losses, settings, scale = [hidden.new_zeros(2, 0, dtype=wide)], (alpha, temperature, V), torch.ones((), device=device)
+    def read(x, at): return x[at].where(keep[at, None], 0)
+    def unscaled(x): return x.to(wide) / scale if dtype == torch.float16 else x
     with torch.autocast(device.type, enabled=False):
-        h, w, th, tw = hidden.to(dtype), weight[:V].to(dtype), teacher_hidden, teacher_weight
-        if dtype == torch.float16: scale = safe_scale(h, rows * (alpha * temperature + 1 - alpha))
-        student_logits, some = h.new_empty(rows, columns), rows
-        if alpha: # a buffer of at most 80 MB, but 64 rows
-            some = min(rows, max(64, 80_000_000 // (columns * th.element_size()) // 64 * 64))
-            teacher_logits = th.new_empty(some, columns)
-        settings = alpha, temperature, V
-        kernel = fused_kernel(device, (dtype, th.dtype if alpha else None), columns, *settings) if device.type == "cuda" else in_cache
-        for part in spans(len(h), rows):
-            s = student_logits[:part.stop - part.start]
-            torch.mm(h[part], w.T, out=s[:, :V])
-            for piece in spans(len(s), some):
+        w, student_logits = weight[:V].to(dtype), hidden.new_empty(rows, columns, dtype=dtype)
+        t = teacher_logits = teacher_hidden.new_empty(half, columns) if alpha else None
+        kernel = fused_kernel(device, (dtype, t.dtype if alpha else None), columns, *settings) if device.type == "cuda" else in_cache
+        for part in spans(len(hidden), rows):
+            h, s = read(hidden, part).to(dtype), student_logits[:part.stop - part.start]
+            if dtype == torch.float16: scale = safe_scale(h, rows * (alpha * temperature + 1 - alpha))
+            torch.mm(h, w.T, out=s[:, :V])
+            for piece in spans(len(s), half):
                 at = slice(part.start + piece.start, part.start + piece.stop)
-                t = teacher_logits[:at.stop - at.start] if alpha else None
-                if alpha: torch.mm(th[at], tw.T, out=t[:, :V])
+                if alpha: t = teacher_logits[:at.stop - at.start]; torch.mm(read(teacher_hidden, at), teacher_weight.T, out=t[:, :V])
                 losses.append(kernel(s[piece], t, labels[at], *settings, scale))
-            if needs[0]: grad_h[part] = s[:, :V] @ w
-            if needs[1]: add_product(grad_w[:V], s[:, :V], h[part])
+            if needs[0]: grad_h[part] = unscaled(s[:, :V] @ w).where(keep[part, None], 0)
+            if needs[1]: add_product(grad_w[:V], s[:, :V], h, unscaled)
     kl, ce = (torch.cat(losses, 1) * keep).sum(1)
-    if dtype == torch.float16: grad_h, grad_w = (None if g is None else g.div_(scale) for g in (grad_h, grad_w))
     return kl, ce, grad_h, grad_w
 
 def safe_scale(h, bound): # of |gradient|, summed over the rows of a chunk
     "A power of two by which the gradient may be multiplied so that its FP16 product with `h` stays below 2¹⁵."
     return (2.**15 / (bound * h.abs().amax().float()).clamp(min=1)).log2().floor().exp2()
 
-def add_product(total:Tensor, s:Tensor, h:Tensor): # [vocab, hidden] += [rows, vocab]ᵀ @ [rows, hidden]
+def add_product(total:Tensor, s:Tensor, h:Tensor, unscaled): # [vocab, hidden] += [rows, vocab]ᵀ @ [rows, hidden]
     if total.dtype == h.dtype: torch.addmm(total, s.T, h, out=total)
     else:
-        for band in spans(len(total), 8192): total[band] += s[:, band].T @ h
+        for band in spans(len(total), 8192): total[band] += unscaled(s[:, band].T @ h)
 
 # %% ../nbs/08_loss.ipynb #cell-59
 class FusedKD(torch.autograd.Function):
@@ -219,12 +217,9 @@ def fused_kd_loss(
     n = keep.sum().clamp(min=1) if num_tokens is None else num_tokens
     V = vocab_size or min(len(w) for w in (student_weight, teacher_weight) if w is not None)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else student_hidden.dtype
-    student_hidden = student_hidden.flatten(0, -2).where(keep[:, None], 0) # what is not supervised may be anything, even NaN
-    if not torch.is_grad_enabled(): student_weight = student_weight.detach() # then no gradient is computed
-    if alpha:
-        teacher_hidden = teacher_hidden.flatten(0, -2).where(keep[:, None], 0)
-        teacher_weight = teacher_weight[:V].to(teacher_hidden.dtype)
+    if not torch.is_grad_enabled(): student_hidden, student_weight = student_hidden.detach(), student_weight.detach() # then no gradient is computed
+    if alpha: teacher_hidden, teacher_weight = teacher_hidden.flatten(0, -2), teacher_weight[:V].to(teacher_hidden.dtype)
     else: teacher_hidden = teacher_weight = None
     settings = float(alpha), float(temperature), V, chunk_size, dtype
-    sums = FusedKD.apply(settings, student_hidden, student_weight, teacher_hidden, teacher_weight, labels.flatten().where(keep, 0), keep)
+    sums = FusedKD.apply(settings, student_hidden.flatten(0, -2), student_weight, teacher_hidden, teacher_weight, labels.flatten().where(keep, 0), keep)
     return KDLoss(*(x / n for x in sums))
