@@ -56,6 +56,7 @@ class Train(Run):
     "Distil the teacher into a student. Without flags: the full run, on a GPU."
     accumulate: int = 1 # batches whose gradients are added up for one step
     eval_batches: optional(int, "all") = None # validate on so many batches at most
+    teacher_cache: tyro.conf.FlagCreatePairsOff[bool] = False # ask the teacher once about every block and keep its answers on disk: from the second epoch on it need not be run
     resume: Annotated[str|None, tyro.conf.arg(metavar="[PATH]", help_behavior_hint="(default: start a new run)")] = None # go on from this checkpoint; without a path, from the newest in --checkpoint-dir
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def run_data(args:Run, tokenizer):
 
 def train(args:Train):
     import torch
+    from distill_nb.cache import cache_teacher
     from distill_nb.demo import note_run
     from distill_nb.student import StudentModel
     from distill_nb.teacher import TeacherModel
@@ -160,6 +162,8 @@ def train(args:Train):
     if args.resume is None: check_free(args.training.checkpoint_dir)
     teacher = TeacherModel(args.teacher, device)
     data = run_data(args, teacher.tokenizer)
+    if args.teacher_cache and not args.training.alpha: log.info("--teacher-cache is passed over: with alpha 0 the teacher is not asked")
+    elif args.teacher_cache: cache_teacher(teacher, data, args.training.batch_size)
     torch.manual_seed(args.seed)
     trainer = Trainer(StudentModel(args.model), teacher, data, args.training, args.max_steps, args.seed, args.device, args.accumulate, args.eval_batches)
     if args.resume is not None: trainer.resume(None if args.resume == NEWEST else args.resume)
