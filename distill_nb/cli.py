@@ -103,8 +103,11 @@ class Export:
 @dataclass(frozen=True)
 class Bench:
     "Measure, as ratios in one run."
-    what: Positional[Literal["all", "loss", "data", "generate"]] = "all" # which benchmark
-    out: optional(str, "none") = None # also write the seconds to this JSON file
+    what: Positional[Literal["all", "loss", "step", "data", "generate", "invariance"]] = "all" # which benchmark
+    preset: Literal["tiny", "qwen"] = "qwen" # sizes: small ones, in seconds, or the full run's, in minutes
+    dataset: str = "tiny" # for `data`: .txt, .jsonl or .parquet file of articles, or a folder of them; of them at most 50 MB
+    tokenizer: str = "tiny" # for `data`: id or folder of a tokenizer
+    out: optional(str, "none") = None # also write what was found to this JSON file
 
 # %% ../nbs/17_cli.ipynb #cell-15
 def flags(kind) -> list: # of the names as they are typed
@@ -245,8 +248,10 @@ def plan(args:Plan):
     print(plan(args.model, args.training, shape, args.sample_mb, args.tflops, tokens, args.max_steps))
 
 def bench(args:Bench):
-    from distill_nb.bench import bench
-    print(bench(args.what, args.out))
+    from distill_nb.bench import Unequal, bench
+    try:
+        for text in bench(args.what, args.preset, args.out, dataset=args.dataset, tokenizer=args.tokenizer): print(text, flush=True)
+    except Unequal as e: raise SystemExit(f"distill_nb: {e}") from None
 
 # %% ../nbs/17_cli.ipynb #cell-27
 COMMANDS = dict(demo=(Demo, demo), train=(Train, train), evaluate=(Evaluate, evaluate), generate=(Generate, generate),
