@@ -146,9 +146,8 @@ class StudentWithLoss(nn.Module):
         self.student, self.config, self.vocab_size = student, config, vocab_size
 
     def forward(self, input_ids, labels, teacher_hidden, teacher_weight, num_tokens) -> KDLoss:
-        with cpu_autocast(self.student):
-            return fused_kd_loss(self.student.hidden(input_ids), self.student.head_weight, teacher_hidden, teacher_weight, labels,
-                                 self.config.alpha, self.config.temperature, self.vocab_size, num_tokens)
+        return fused_kd_loss(self.student.hidden(input_ids), self.student.head_weight, teacher_hidden, teacher_weight, labels,
+                             self.config.alpha, self.config.temperature, self.vocab_size, num_tokens)
 
 # %% ../nbs/09_trainer.ipynb #cell-55
 class LivePlot:
@@ -240,7 +239,8 @@ def train_step(self:DistillationTrainer, batches:list # of {input_ids, labels}: 
     losses = 0
     for i, batch in enumerate(batches):
         with accelerator.no_sync(self.model) if i < last else contextlib.nullcontext():
-            parts = self.model(batch["input_ids"], batch["labels"], *self.teach(batch), num_tokens)
+            taught = self.teach(batch)
+            with cpu_autocast(self.student): parts = self.model(batch["input_ids"], batch["labels"], *taught, num_tokens)
             accelerator.backward(parts.loss)
         losses = losses + torch.stack(parts).detach()
     grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
