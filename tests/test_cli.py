@@ -56,6 +56,10 @@ BAD_COMMANDS = [  # command line, then what its one line must say
     ("plan --tflops 0", "tflops 0", "must be > 0"),
     ("plan --teacher {bad}/nope", "'{bad}/nope'", "no such folder"),
     ("bench nope", "'nope'", "'loss'", "distill_nb bench --help"),
+    ("bench data --dataset wikimedia/wikipedia", "wikimedia/wikipedia is no file or folder here", "give a .txt"),
+    ("bench data --dataset {bad}/missing.txt", "{bad}/missing.txt does not exist"),
+    ("bench data --tokenizer {bad}/nope", "'{bad}/nope'", "no such folder"),
+    ("bench generate --preset tiny --out {bad}/nowhere/bench.json", "there is no folder {bad}/nowhere"),
     ("generate --checkpoint {bad}", "no checkpoint in {bad}", "distill_nb train"),
     ("generate --checkpoint {run} --strategy beam", "'beam'", "'greedy', 'top_k', 'top_p'"),
     ("generate --checkpoint {run} --top-p 0 中", "top_p=0.0 must be above 0 and at most 1"),
@@ -312,3 +316,39 @@ def test_hub_that_is_not_reached(train_flags, tmp_path):
         (line,) = [s for s in done.stderr.splitlines() if not s.startswith("teacher ")]
         assert repr(flags[1]) in line and "--preset tiny" in line
         assert time.monotonic() - start < 30 and not (tmp_path / "run").exists()
+
+
+def test_bench_prints_a_table_and_writes_it(tmp_path, capfd):
+    "As JSON, with the machine's name, and as a picture; the first row is the limit."
+    assert main(["bench", "generate", "--preset", "tiny", "--out", str(tmp_path / "bench.json")]) == 0
+    out, found = capfd.readouterr().out, json.loads((tmp_path / "bench.json").read_text())
+    rows = found["results"]["generate"]["rows"]
+    assert list(rows) == ["reading the weights", "with the cache", "transformers", "anew every token"] and found["about"]["machine"]
+    for name, row in rows.items(): assert f"{row['seconds'] / rows['reading the weights']['seconds']:.2f}×" in next(line for line in out.splitlines() if name in line)
+    assert rows["with the cache"]["seconds"] < rows["anew every token"]["seconds"]
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_leaves_out_a_peer_that_is_not_there(monkeypatch):
+    "And says how to install it; whatever else is wrong with a peer is told too, and ours must be right."
+    from distill_nb import bench
+    for name in ("trl", "liger_kernel", "torchtune"): monkeypatch.setitem(sys.modules, name, None)
+    rows = bench.bench_loss(64, 500, (16, 24), repeats=1)
+    assert list(rows["rows"])[0] == "bare matmuls" and sorted(rows["rows"])[1:] == ["fused_kd_loss", "fused_kd_loss, KL alone", "plain"]
+    assert rows["left_out"] == ["not measured, since it is not installed: pip install distill_nb[bench]"]
+    monkeypatch.setattr(bench, "our_loss", lambda *inputs, alpha=0.5: 1.001 * bench.plain_loss(*inputs, alpha))
+    with pytest.raises(bench.Unequal, match="fused_kd_loss: loss and gradients are off by 1.0e-03"): bench.bench_loss(64, 500, (16, 24), repeats=1)
+
+
+def test_bench_invariance(monkeypatch, capfd):
+    "Over micro-batches, chunks and two processes, which the command starts; status 1 and one line where the bound is passed."
+    from distill_nb import bench
+    few = ("micro-batches of 1", "chunks of 100 tokens", "2 processes of 3 + 2 and 1 + 2")
+    monkeypatch.setattr(bench, "SPLITS", {name: bench.SPLITS[name] for name in few})
+    assert main(["bench", "invariance"]) == 0
+    out = capfd.readouterr().out
+    assert [name for name in few if f"  {name} " not in out] == [] and out.count("gradient") == 3
+    monkeypatch.setattr(bench, "SPLITS", {few[0]: bench.SPLITS[few[0]]})
+    monkeypatch.setitem(bench.BOUNDS, "gradient", 1e-12)
+    with pytest.raises(SystemExit) as e: main(["bench", "invariance"])
+    assert str(e.value).startswith(f"distill_nb: with {few[0]} the gradient of a step differs by") and "gradient" in capfd.readouterr().out
