@@ -67,6 +67,18 @@ def test_the_readme_shows_what_the_demo_gave():
     assert table(numbers) in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_study_of_caches_is_whole():
+    "Three seeds, the same steps for each way, and the KL to the teacher falls in every run."
+    with (ASSETS / "cache_ways.csv").open() as f: rows = list(csv.DictReader(f))
+    runs = {(r["seed"], r["way"]): [] for r in rows}
+    for r in rows: runs[r["seed"], r["way"]].append((int(r["step"]), float(r["kl"]), float(r["ce"])))
+    assert len({seed for seed, _ in runs}) >= 3 and len(runs) == len({s for s, _ in runs}) * len({w for _, w in runs})
+    for run in runs.values():
+        assert [step for step, *_ in run] == list(range(50, 601, 50)) and run[-1][1] < run[0][1] / 3 and all(kl < ce for _, kl, ce in run)
+    for name, columns in (("cache_sizes", "temperature tokens top_64 unique_of_50"), ("cache_speed", "size way relative")):
+        assert (ASSETS / f"{name}.csv").read_text().splitlines()[0].split(",") == columns.split()
+
+
 def test_sizes():
     assert size(ASSETS / "teacher") <= 8e6
     assert size(ASSETS) <= 12e6

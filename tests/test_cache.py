@@ -40,7 +40,7 @@ def assert_right(data, teacher):
     "Every block has what the teacher says about it."
     for i in range(len(data.train)):
         item = data.train[i]
-        assert torch.equal(item["teacher_hidden"], teacher.hidden(item["input_ids"][None])[0]), f"block {i}"
+        assert torch.equal(item["teacher_hidden"], teacher.hidden(item["input_ids"].repeat(4, 1))[0]), f"block {i}"  # in a batch of the same shape
 
 
 def done(folder): return json.loads((folder / STAMP).read_text())["done"]
@@ -71,6 +71,7 @@ def test_what_is_stale_is_never_used(change, what, data, teacher, asked):
     change(teacher, data)
     new = cache_teacher(teacher, data, 4, progress=False)
     assert new != old and sum(asked) >= len(data.train)  # both lie side by side
+    assert_right(data, teacher)
     assert (old / HIDDEN).read_bytes() == before
     for f in (HIDDEN, STAMP): (old / f).replace(new / f)  # somebody copies the old one over the new one
     with pytest.raises(BadInput) as e: cache_teacher(teacher, data, 4, progress=False)
