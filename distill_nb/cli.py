@@ -17,7 +17,7 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Literal
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 from . import __version__
 from .config import BadInput, ModelConfig, TrainingConfig
 
@@ -43,6 +43,8 @@ class Run:
     dataset_name: str = "20231101.zh" # configuration of a hub data set
     sample_mb: float = 50 # megabytes of text to take
     max_steps: optional(int, "no limit") = None # stop here, if the epochs last longer
+    accumulate: int = 1 # batches whose gradients are added up for one step
+    gradient_checkpointing: FlagCreatePairsOff[bool] = False # keep less of the forward pass and compute it again: less memory, a little slower
     seed: int = 42 # decides everything random
     device: Device = None # cpu, cuda or mps
 
@@ -54,7 +56,6 @@ class Run:
 @dataclass(frozen=True)
 class Train(Run):
     "Distil the teacher into a student. Without flags: the full run, on a GPU."
-    accumulate: int = 1 # batches whose gradients are added up for one step
     eval_batches: optional(int, "all") = None # validate on so many batches at most
     teacher_cache: tyro.conf.FlagCreatePairsOff[bool] = False # ask the teacher once about every block and keep its answers on disk: from the second epoch on it need not be run
     resume: Annotated[str|None, tyro.conf.arg(metavar="[PATH]", help_behavior_hint="(default: start a new run)")] = None # go on from this checkpoint; without a path, from the newest in --checkpoint-dir
@@ -63,6 +64,7 @@ class Train(Run):
 class Plan(Run):
     "Say what a run needs before it starts: memory, steps, time."
     tflops: float = 30 # what your card does in practice, in TFLOP/s
+    teacher_cache: FlagCreatePairsOff[bool] = False # the teacher's answers are kept on disk instead of asking it in every epoch
 
 # %% ../nbs/17_cli.ipynb #cell-14
 @dataclass(frozen=True)
@@ -168,7 +170,9 @@ def train(args:Train):
     if args.teacher_cache and not args.training.alpha: log.info("--teacher-cache is passed over: with alpha 0 the teacher is not asked")
     elif args.teacher_cache: cache_teacher(teacher, data, args.training.batch_size)
     torch.manual_seed(args.seed)
-    trainer = Trainer(StudentModel(args.model), teacher, data, args.training, args.max_steps, args.seed, args.device, args.accumulate, args.eval_batches)
+    student = StudentModel(args.model)
+    student.gradient_checkpointing = args.gradient_checkpointing
+    trainer = Trainer(student, teacher, data, args.training, args.max_steps, args.seed, args.device, args.accumulate, args.eval_batches)
     if args.resume is not None: trainer.resume(None if args.resume == NEWEST else args.resume)
     trainer.fit()
     folder = args.training.checkpoint_dir
@@ -182,8 +186,8 @@ def without_gpu(args) -> str:
     from distill_nb.plan import TeacherShape, run_steps, step_flops
     a = torch.randn(1024, 1024)
     speed = 2 * 1024**3 / fastest(lambda: a @ a)
-    steps = run_steps(args.model, args.training, args.sample_mb, args.max_steps)
-    hours = steps * step_flops(args.model, args.training, TeacherShape()) / speed / 3600
+    steps = run_steps(args.model, args.training, args.sample_mb, args.max_steps, accumulate=args.accumulate)
+    hours = steps * step_flops(args.model, args.training, TeacherShape(), args.gradient_checkpointing, args.accumulate) / speed / 3600
     time = f"{hours / 24:.0f} days" if hours > 48 else f"{hours:.1f} hours"
     return (f"this machine has no CUDA GPU, and on its CPU this run takes about {time} at the least; try --preset tiny (a minute, offline), "
             "a smaller --sample-mb or --max-steps, or go on all the same with --device cpu")
@@ -245,7 +249,8 @@ def plan(args:Plan):
     if args.dataset == "tiny" or is_folder_name(args.dataset) or Path(args.dataset).exists(): # on this disk: count instead of guessing
         from transformers import AutoTokenizer
         tokens = len(run_data(args, load_pretrained(AutoTokenizer, args.teacher)).train.tokens)
-    print(plan(args.model, args.training, shape, args.sample_mb, args.tflops, tokens, args.max_steps))
+    print(plan(args.model, args.training, shape, args.sample_mb, args.tflops, tokens, args.max_steps, args.gradient_checkpointing, args.accumulate,
+               args.teacher_cache, gpu=args.device != "cpu"))
 
 def bench(args:Bench):
     from distill_nb.bench import Unequal, bench
@@ -334,7 +339,7 @@ def main(argv=None) -> int: # exit status: 0, 2 for bad input, 130 after Ctrl-C
     except (BadInput, OSError) as e: return say(e, 2)
     except (MemoryError, RuntimeError) as e:
         if not isinstance(e, MemoryError) and "memory" not in str(e): raise
-        return say(f"out of memory ({str(e).splitlines()[0] if str(e) else 'the machine has no more'}); lower --batch-size or --max-seq-len; distill_nb plan says what fits", 2)
+        return say(f"out of memory ({str(e).splitlines()[0] if str(e) else 'the machine has no more'}); training, lower --batch-size and raise --accumulate by as much, or add --gradient-checkpointing; distill_nb plan says what fits", 2)
     except KeyboardInterrupt as e: return say(e if str(e) else "stopped", 130)
     return 0
 

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn, Tensor
+from torch.utils.checkpoint import checkpoint
 from .config import BadInput, ModelConfig
 from .gqa import GQAAttention, KVCache
 from .rmsnorm import RMSNorm
@@ -40,6 +41,8 @@ class TransformerBlock(nn.Module):
 # %% ../nbs/05_student.ipynb #cell-25
 class StudentModel(nn.Module):
     "A decoder-only transformer of Llama's shape, whose head is its embedding (Press & Wolf 2017, §3, arXiv:1608.05859)."
+    gradient_checkpointing = False # in training, keep what enters a block and compute the rest again when the backward pass needs it
+
     def __init__(self, config:ModelConfig):
         super().__init__()
         self.config = config
@@ -74,7 +77,9 @@ class StudentModel(nn.Module):
             raise BadInput(f"a sequence of {past + new} tokens is longer than max_seq_len={self.config.max_seq_len}; shorten it")
         cos_sin = self.rope(torch.arange(past, past + new, device=input_ids.device))
         x = self.embedding(input_ids)
-        for i, layer in enumerate(self.layers): x = layer(x, cos_sin, cache[i] if cache else None)
+        again = self.gradient_checkpointing and self.training and not cache
+        for i, layer in enumerate(self.layers):
+            x = checkpoint(layer, x, cos_sin, use_reentrant=False) if again else layer(x, cos_sin, cache[i] if cache else None)
         return self.norm(x)
 
     def forward(self,
