@@ -123,7 +123,7 @@ def loss_in_short(gpu):
     "The loss goes through its logits in many pieces, all alike and in tensors made before; counting them needs no piece computed."
     def nothing(rows): return torch.zeros(2, rows)
     pieces = dict(in_cache=lambda s, *_: nothing(len(s))) if gpu else dict(chunk_grad=lambda s, *_: (*nothing(len(s)),)) # a GPU's kernel has no scratch
-    return mock.patch.multiple("distill_nb.loss", add_product=lambda total, s, h: add_product(total[:8192], s[:, :8192], h), **pieces)
+    return mock.patch.multiple("distill_nb.loss", add_product=lambda total, s, h, unscaled: add_product(total[:8192], s[:, :8192], h, unscaled), **pieces)
 
 # %% ../nbs/15_plan.ipynb #cell-13b
 def step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape, gradient_checkpointing:bool=False, accumulate:int=1,
