@@ -30,6 +30,7 @@ FILLS = {"teacher's forward pass": "teacher's activations", "student's forward p
          "backward pass": "student's activations", "optimizer step": "optimizer"} # when → the part that new tensors belong to
 PARTS = "student's weights", "gradients", "optimizer", "teacher's weights", "teacher's activations", "student's activations", "loss"
 
+# %% ../nbs/15_plan.ipynb #cell-08a
 class Alive(TorchDispatchMode):
     "Counts the bytes of all tensors that are alive, part by part, after every operation."
     def __init__(self, **there): # part → tensors that are there before
@@ -88,6 +89,7 @@ class TeacherShape(NamedTuple):
         "The most that its forward pass holds: a layer keeps nothing but the stream, in four copies; at its widest, gate, up and their product."
         return tokens * (3 * self.intermediate_size + 4 * self.hidden_size)
 
+# %% ../nbs/15_plan.ipynb #cell-12a
 def teacher_shape(model_id) -> TeacherShape: # as `TeacherModel` takes it
     "From the teacher's configuration alone; no weights are read."
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -140,7 +142,8 @@ def step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShap
         optimizer.step() # it makes its state in the first step
         if accumulate == 1: optimizer.zero_grad() # else those of the batches before are there
         head = torch.zeros(teacher.vocab_size, teacher.hidden_size, dtype=dtype)
-        there = {"student's weights": [*student.parameters(), *student.buffers()], "gradients": [p.grad for p in student.parameters() if p.grad is not None],
+        there = {"student's weights": [*student.parameters(), *student.buffers()],
+                 "gradients": [p.grad for p in student.parameters() if p.grad is not None],
                  "optimizer": [t for s in optimizer.state.values() for t in s.values()],
                  "teacher's weights": [head, torch.zeros(teacher.num_params - head.numel(), dtype=dtype)]}
         def teach(ids):
@@ -169,6 +172,7 @@ def peaks(curve) -> dict: # when → its `Peak`
         if when not in found or sum(parts.values()) > found[when].total: found[when] = Peak(when, parts)
     return found
 
+# %% ../nbs/15_plan.ipynb #cell-22b
 @cache
 def count_peaks(*settings): return peaks(step_memory(*settings))
 
@@ -187,7 +191,8 @@ def step_on_cpu(config, training, teacher, gradient_checkpointing=False, accumul
     student, heads = StudentModel(config), max(1, teacher.hidden_size // 64)
     student.gradient_checkpointing = gradient_checkpointing
     theirs = Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=teacher.vocab_size, hidden_size=teacher.hidden_size, intermediate_size=teacher.intermediate_size, tie_word_embeddings=teacher.tied,
+        vocab_size=teacher.vocab_size, hidden_size=teacher.hidden_size, intermediate_size=teacher.intermediate_size,
+        tie_word_embeddings=teacher.tied,
         num_hidden_layers=teacher.num_layers, num_attention_heads=heads, num_key_value_heads=2 - heads % 2)).requires_grad_(False).eval()
     model = StudentWithLoss(student, training, min(config.vocab_size, teacher.vocab_size))
     def teach(ids): return theirs.base_model(ids, use_cache=False).last_hidden_state
@@ -223,6 +228,7 @@ print(json.dumps(step_on_cpu(ModelConfig(**config), TrainingConfig(**training), 
     env = os.environ | dict(MALLOC_MMAP_THRESHOLD_="65536", OMP_NUM_THREADS=str(torch.get_num_threads()))
     return json.loads(subprocess.run([sys.executable, "-c", code, given], env=env, stdout=subprocess.PIPE, check=True).stdout)
 
+# %% ../nbs/15_plan.ipynb #cell-24c2
 LASTING = "student's weights", "optimizer", "teacher's weights" # from step to step
 
 def counted_step(*args, **settings) -> dict: # of `step_memory`; when → bytes
@@ -280,7 +286,8 @@ def way_out(gb, config:ModelConfig, training:TrainingConfig, teacher:TeacherShap
         smaller = dataclasses.replace(training, batch_size=batch_size)
         return fits(gb, peak_memory(config, smaller, teacher, again, accumulate * b // batch_size, gpu))
     if fit(b, gradient_checkpointing): return ""
-    most, add = largest_batches(config, training, teacher, gradient_checkpointing=True, gpu=gpu)[gb], "" if gradient_checkpointing else "--gradient-checkpointing"
+    most = largest_batches(config, training, teacher, gradient_checkpointing=True, gpu=gpu)[gb]
+    add = "" if gradient_checkpointing else "--gradient-checkpointing"
     for n in [n for n in range(min(b, most), 0, -1) if b % n == 0]:
         if fit(n, True): return f"{add} --batch-size {n} --accumulate {accumulate * b // n}".strip() if n < b else add
 
@@ -312,10 +319,12 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
     tokens = tokens or 0.9 * sample_mb * 1e6 / BYTES_PER_TOKEN
     hours, a_step = steps * flops / tflops / 1e12 / 3600, training.batch_size * accumulate * config.max_seq_len
     rows = [("tokens an epoch", f"{about}{tokens / 1e6:.2f} million, {a_step:,} a step"),
-            ("steps", f"{about}{steps:,} in {training.num_epochs} epoch{'s' * (training.num_epochs > 1)}" + (", cut by --max-steps" if steps == max_steps else "")),
+            ("steps", f"{about}{steps:,} in {training.num_epochs} epoch{'s' * (training.num_epochs > 1)}"
+                      + (", cut by --max-steps" if steps == max_steps else "")),
             ("FLOPs a step", f"{flops / 1e12:.3g} TFLOP"), ("time", f"{about}{hours:.2f} hours at {tflops:g} TFLOP/s")]
     if teacher_cache:
-        once = (step_flops(config, training, teacher) - step_flops(config, training, teacher, teacher_cache=True)) / (training.batch_size * config.max_seq_len)
+        body = step_flops(config, training, teacher) - step_flops(config, training, teacher, teacher_cache=True)
+        once = body / (training.batch_size * config.max_seq_len) # a token
         rows.append(("teacher's cache", f"{about}{2 * tokens * teacher.hidden_size / 1e9:.1f} GB of disk, {2 * teacher.hidden_size:,} bytes a token; "
                                         f"{once * tokens / tflops / 1e12 / 3600:.2f} hours to fill it, once"))
     memory = memory_report(config, training, teacher, gradient_checkpointing=gradient_checkpointing, accumulate=accumulate, gpu=gpu)
