@@ -21,7 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from .config import BadInput, ModelConfig, TrainingConfig
-from .loss import add_product
 from .student import StudentModel
 from .teacher import load_pretrained
 from .trainer import StudentWithLoss, make_optimizer
@@ -31,6 +30,7 @@ FILLS = {"teacher's forward pass": "teacher's activations", "student's forward p
          "backward pass": "student's activations", "optimizer step": "optimizer"} # when → the part that new tensors belong to
 PARTS = "student's weights", "gradients", "optimizer", "teacher's weights", "teacher's activations", "student's activations", "loss"
 
+# %% ../nbs/15_plan.ipynb #cell-08a
 class Alive(TorchDispatchMode):
     "Counts the bytes of all tensors that are alive, part by part, after every operation."
     def __init__(self, **there): # part → tensors that are there before
@@ -89,6 +89,7 @@ class TeacherShape(NamedTuple):
         "The most that its forward pass holds: a layer keeps nothing but the stream, in four copies; at its widest, gate, up and their product."
         return tokens * (3 * self.intermediate_size + 4 * self.hidden_size)
 
+# %% ../nbs/15_plan.ipynb #cell-12a
 def teacher_shape(model_id) -> TeacherShape: # as `TeacherModel` takes it
     "From the teacher's configuration alone; no weights are read."
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -120,36 +121,39 @@ def take_step(model, optimizer, batches, # of token ids
 
 # %% ../nbs/15_plan.ipynb #cell-13a
 def loss_in_short(gpu):
-    "The loss goes through its logits in many pieces, all alike and in tensors made before; counting them needs no piece computed."
-    def nothing(rows): return torch.zeros(2, rows)
-    pieces = dict(in_cache=lambda s, *_: nothing(len(s))) if gpu else dict(chunk_grad=lambda s, *_: (*nothing(len(s)),)) # a GPU's kernel has no scratch
-    return mock.patch.multiple("distill_nb.loss", add_product=lambda total, s, h, unscaled: add_product(total[:8192], s[:, :8192], h, unscaled), **pieces)
+    "The loss goes through its logits in pieces, all alike and in tensors made before: one of each kind stands for all, and need not be computed."
+    def nothing(*_): return torch.zeros(2, 1)
+    by = dict(in_cache=nothing) if gpu else dict(chunk_grad=lambda *_: (*nothing(),)) # on a GPU the pieces are compiled and have no scratch
+    return mock.patch.multiple("distill_nb.loss", spans=lambda n, size: [slice(0, min(n, size))], **by)
 
 # %% ../nbs/15_plan.ipynb #cell-13b
 def step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape, gradient_checkpointing:bool=False, accumulate:int=1,
                 gpu:bool=True, # BF16 autocast and a teacher in FP16; else FP32, and the loss as this machine's threads compute it
                 module=StudentWithLoss, # student and loss, as the trainer takes them
 ) -> list: # of (when, {part: bytes}), after each operation
-    "All that is alive in a training step: a real step, on tensors without data."
+    "All that is alive in a training step, or the last batch of one: a real step, on tensors without data."
     from torch._subclasses.fake_tensor import FakeTensorMode
-    dtype, shape = torch.float16 if gpu else torch.float32, (training.batch_size, config.max_seq_len)
+    dtype = torch.float16 if gpu else torch.float32
     with FakeTensorMode(), loss_in_short(gpu):
         student = StudentModel(config)
         student.gradient_checkpointing = gradient_checkpointing
         optimizer, model = make_optimizer(student, training), module(student, training, min(config.vocab_size, teacher.vocab_size))
         for p in student.parameters(): p.grad = torch.zeros_like(p)
-        optimizer.step(); optimizer.zero_grad() # it makes its state in the first step
+        optimizer.step() # it makes its state in the first step
+        if accumulate == 1: optimizer.zero_grad() # else those of the batches before are there
         head = torch.zeros(teacher.vocab_size, teacher.hidden_size, dtype=dtype)
-        there = {"student's weights": [*student.parameters(), *student.buffers()], "optimizer": [t for s in optimizer.state.values() for t in s.values()],
+        there = {"student's weights": [*student.parameters(), *student.buffers()],
+                 "gradients": [p.grad for p in student.parameters() if p.grad is not None],
+                 "optimizer": [t for s in optimizer.state.values() for t in s.values()],
                  "teacher's weights": [head, torch.zeros(teacher.num_params - head.numel(), dtype=dtype)]}
         def teach(ids):
             torch.empty(teacher.forward_numbers(ids.numel()), dtype=dtype)
             return torch.empty(*ids.shape, teacher.hidden_size, dtype=dtype)
-        batches = [torch.zeros(shape, dtype=torch.long) for _ in range(min(accumulate, 2))] # from the second on all are alike
+        ids = torch.zeros(training.batch_size, config.max_seq_len, dtype=torch.long)
         with Alive(**there) as alive:
             watch(student, alive.enter)
             for p in student.parameters(): p.register_post_accumulate_grad_hook(lambda p: alive.move(p.grad, "gradients"))
-            take_step(model, optimizer, batches, teach, head, alive.enter, bf16=gpu)
+            take_step(model, optimizer, [ids], teach, head, alive.enter, bf16=gpu)
     return alive.curve
 
 # %% ../nbs/15_plan.ipynb #cell-22
@@ -168,6 +172,7 @@ def peaks(curve) -> dict: # when → its `Peak`
         if when not in found or sum(parts.values()) > found[when].total: found[when] = Peak(when, parts)
     return found
 
+# %% ../nbs/15_plan.ipynb #cell-22b
 @cache
 def count_peaks(*settings): return peaks(step_memory(*settings))
 
@@ -186,7 +191,8 @@ def step_on_cpu(config, training, teacher, gradient_checkpointing=False, accumul
     student, heads = StudentModel(config), max(1, teacher.hidden_size // 64)
     student.gradient_checkpointing = gradient_checkpointing
     theirs = Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=teacher.vocab_size, hidden_size=teacher.hidden_size, intermediate_size=teacher.intermediate_size, tie_word_embeddings=teacher.tied,
+        vocab_size=teacher.vocab_size, hidden_size=teacher.hidden_size, intermediate_size=teacher.intermediate_size,
+        tie_word_embeddings=teacher.tied,
         num_hidden_layers=teacher.num_layers, num_attention_heads=heads, num_key_value_heads=2 - heads % 2)).requires_grad_(False).eval()
     model = StudentWithLoss(student, training, min(config.vocab_size, teacher.vocab_size))
     def teach(ids): return theirs.base_model(ids, use_cache=False).last_hidden_state
@@ -222,6 +228,7 @@ print(json.dumps(step_on_cpu(ModelConfig(**config), TrainingConfig(**training), 
     env = os.environ | dict(MALLOC_MMAP_THRESHOLD_="65536", OMP_NUM_THREADS=str(torch.get_num_threads()))
     return json.loads(subprocess.run([sys.executable, "-c", code, given], env=env, stdout=subprocess.PIPE, check=True).stdout)
 
+# %% ../nbs/15_plan.ipynb #cell-24c2
 LASTING = "student's weights", "optimizer", "teacher's weights" # from step to step
 
 def counted_step(*args, **settings) -> dict: # of `step_memory`; when → bytes
@@ -263,13 +270,13 @@ def fits(gb, peak:Peak): return peak.total <= (gb - RESERVED) * 1e9
 
 def largest_batches(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape, **settings # of `all_peaks`
                     ) -> dict: # GB of a card → largest batch size, 0 where none fits
-    "From counts of 8 and of 24 thousand tokens; between and beyond them, every phase along a straight line."
-    a = max(1, 8192 // config.max_seq_len)
-    near, far = (all_peaks(config, dataclasses.replace(training, batch_size=b), teacher, **settings) for b in (a, 3 * a))
+    "From counts of 32 and of 96 thousand tokens; between and beyond them, every phase along a straight line."
+    a = max(1, 32768 // config.max_seq_len)
+    one, near, far = (all_peaks(config, dataclasses.replace(training, batch_size=b), teacher, **settings) for b in (1, a, 3 * a))
     def line(gb, when):
         room, each = (gb - RESERVED) * 1e9 - near[when].total, (far[when].total - near[when].total) / (2 * a)
         return a + room / each if each > 1e3 else float("inf") if room >= 0 else 0
-    return {gb: max(0, int(min(line(gb, when) for when in near))) for gb in CARDS}
+    return {gb: max(1, int(min(line(gb, when) for when in near))) if all(fits(gb, peak) for peak in one.values()) else 0 for gb in CARDS}
 
 # %% ../nbs/15_plan.ipynb #cell-35f
 def way_out(gb, config:ModelConfig, training:TrainingConfig, teacher:TeacherShape, gradient_checkpointing=False, accumulate=1, gpu=True) -> str: # flags
@@ -279,7 +286,8 @@ def way_out(gb, config:ModelConfig, training:TrainingConfig, teacher:TeacherShap
         smaller = dataclasses.replace(training, batch_size=batch_size)
         return fits(gb, peak_memory(config, smaller, teacher, again, accumulate * b // batch_size, gpu))
     if fit(b, gradient_checkpointing): return ""
-    most, add = largest_batches(config, training, teacher, gradient_checkpointing=True, gpu=gpu)[gb], "" if gradient_checkpointing else "--gradient-checkpointing"
+    most = largest_batches(config, training, teacher, gradient_checkpointing=True, gpu=gpu)[gb]
+    add = "" if gradient_checkpointing else "--gradient-checkpointing"
     for n in [n for n in range(min(b, most), 0, -1) if b % n == 0]:
         if fit(n, True): return f"{add} --batch-size {n} --accumulate {accumulate * b // n}".strip() if n < b else add
 
@@ -291,7 +299,7 @@ def memory_report(config, training, teacher, **settings) -> list: # of lines
     enough = [size for size in (*CARDS, 32, 40, 48, 80) if fits(size, peak)]
     with_and_without = [largest_batches(config, training, teacher, **settings | dict(gradient_checkpointing=again)) for again in (False, True)]
     ways = {size: way_out(size, config, training, teacher, **settings) for size in CARDS}
-    told = {size: "does not fit" if way is None else f"add {way}" if way else "fits" for size, way in ways.items()}
+    told = {size: "does not fit" if way is None else f"with {way}" if way else "fits" for size, way in ways.items()}
     return [f"{'memory at the peak':<24}{gb(peak.total)}, in the {peak.when}",
             *(f"  {part:<22}{gb(size)}" for part in PARTS if (size := peak.parts.get(part, 0)) >= 5e6),
             f"{'fits a card of':<24}{f'{enough[0]} GB or more' if enough else 'more than 80 GB'}", "",
@@ -311,8 +319,13 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
     tokens = tokens or 0.9 * sample_mb * 1e6 / BYTES_PER_TOKEN
     hours, a_step = steps * flops / tflops / 1e12 / 3600, training.batch_size * accumulate * config.max_seq_len
     rows = [("tokens an epoch", f"{about}{tokens / 1e6:.2f} million, {a_step:,} a step"),
-            ("steps", f"{about}{steps:,} in {training.num_epochs} epoch{'s' * (training.num_epochs > 1)}" + (", cut by --max-steps" if steps == max_steps else "")),
+            ("steps", f"{about}{steps:,} in {training.num_epochs} epoch{'s' * (training.num_epochs > 1)}"
+                      + (", cut by --max-steps" if steps == max_steps else "")),
             ("FLOPs a step", f"{flops / 1e12:.3g} TFLOP"), ("time", f"{about}{hours:.2f} hours at {tflops:g} TFLOP/s")]
-    if teacher_cache: rows.append(("teacher's cache", f"{about}{2 * tokens * teacher.hidden_size / 1e9:.1f} GB of disk, {2 * teacher.hidden_size:,} bytes a token"))
+    if teacher_cache:
+        body = step_flops(config, training, teacher) - step_flops(config, training, teacher, teacher_cache=True)
+        once = body / (training.batch_size * config.max_seq_len) # a token
+        rows.append(("teacher's cache", f"{about}{2 * tokens * teacher.hidden_size / 1e9:.1f} GB of disk, {2 * teacher.hidden_size:,} bytes a token; "
+                                        f"{once * tokens / tflops / 1e12 / 3600:.2f} hours to fill it, once"))
     memory = memory_report(config, training, teacher, gradient_checkpointing=gradient_checkpointing, accumulate=accumulate, gpu=gpu)
     return "\n".join([*memory, *(f"{name:<24}{value}" for name, value in rows)])
