@@ -45,6 +45,7 @@ class Run:
     max_steps: optional(int, "no limit") = None # stop here, if the epochs last longer
     accumulate: int = 1 # batches whose gradients are added up for one step
     gradient_checkpointing: FlagCreatePairsOff[bool] = False # keep less of the forward pass and compute it again: less memory, a little slower
+    teacher_cache: FlagCreatePairsOff[bool] = False # ask the teacher once about every block and keep its answers on disk: from the second epoch on it need not be run
     seed: int = 42 # decides everything random
     device: Device = None # cpu, cuda or mps
 
@@ -57,7 +58,6 @@ class Run:
 class Train(Run):
     "Distil the teacher into a student. Without flags: the full run, on a GPU."
     eval_batches: optional(int, "all") = None # validate on so many batches at most
-    teacher_cache: tyro.conf.FlagCreatePairsOff[bool] = False # ask the teacher once about every block and keep its answers on disk: from the second epoch on it need not be run
     resume: Annotated[str|None, tyro.conf.arg(metavar="[PATH]", help_behavior_hint="(default: start a new run)")] = None # go on from this checkpoint; without a path, from the newest in --checkpoint-dir
 
 @dataclass(frozen=True)
