@@ -64,7 +64,6 @@ class Train(Run):
 class Plan(Run):
     "Say what a run needs before it starts: memory, steps, time."
     tflops: float = 30 # what your card does in practice, in TFLOP/s
-    teacher_cache: FlagCreatePairsOff[bool] = False # the teacher's answers are kept on disk instead of asking it in every epoch
 
 # %% ../nbs/17_cli.ipynb #cell-14
 @dataclass(frozen=True)
