@@ -6,11 +6,11 @@
 __all__ = ['T', 'LIGER_CHUNKS', 'COLUMNS', 'SPLITS', 'BOUNDS', 'BENCHES', 'seconds', 'synchronize', 'fastest', 'race',
            'plain_loss', 'our_loss', 'bare_matmuls', 'extra_memory', 'apart', 'trl_chunked', 'trl_gkd', 'liger',
            'liger_triton', 'torchtune_chunked', 'Variant', 'liger_name', 'loss_variants', 'Unequal', 'gradients',
-           'right_gradients', 'check_equal', 'best_device', 'loss_inputs', 'usable', 'best_liger', 'result',
-           'loss_memory', 'bench_loss', 'table', 'charts', 'plot', 'low_dtype', 'random_teacher', 'Step', 'check_step',
+           'right_gradients', 'check_equal', 'best_device', 'low_dtype', 'loss_inputs', 'usable', 'best_liger',
+           'result', 'loss_memory', 'bench_loss', 'table', 'charts', 'plot', 'random_teacher', 'Step', 'check_step',
            'step_variants', 'fastest_parts', 'fast_low', 'bench_step', 'bench_data', 'AnyToken', 'bench_generate',
-           'uneven_batch', 'one_update', 'invariance', 'check_invariance', 'bench_losses', 'about', 'quietly', 'write',
-           'bench']
+           'uneven_batch', 'one_update', 'invariance', 'check_invariance', 'bench_losses', 'about', 'others_noted',
+           'quietly', 'write', 'bench']
 
 # %% ../nbs/16_bench.ipynb #cell-02
 import contextlib, copy, gc, importlib.util, json, logging, os, subprocess, sys, tempfile, threading, time
@@ -64,12 +64,10 @@ def plain_loss(h, w, th, tw, labels, alpha=0.5): # as one would write it at firs
 
 def our_loss(*inputs, alpha=0.5): return fused_kd_loss(*inputs, alpha, T).loss
 
-def bare_matmuls(h, w, th, tw, labels): # four, that no variant can do without
-    dtype = torch.get_autocast_dtype(h.device.type) if torch.is_autocast_enabled(h.device.type) else h.dtype
-    with torch.no_grad(), torch.autocast(h.device.type, enabled=False):
-        h, w = h.to(dtype), w.to(dtype)
-        logits = h @ w.T
-        th @ tw.T, logits @ w, logits.T @ h
+@torch.no_grad()
+def bare_matmuls(h, w, th, tw, labels=None): # four, that no variant can do without
+    logits = h @ w.T
+    th @ tw.T, logits @ w, logits.T @ h
 
 # %% ../nbs/16_bench.ipynb #cell-27c
 def extra_memory(f) -> int: # bytes
@@ -162,6 +160,9 @@ def check_equal(name, variant:Variant, inputs, right, low=False) -> float: # how
 # %% ../nbs/16_bench.ipynb #cell-30h
 def best_device(): return "cuda" if torch.cuda.is_available() else "cpu"
 
+def low_dtype(): # of a teacher in two bytes a number
+    return torch.float16 if best_device() == "cuda" else torch.bfloat16
+
 def loss_inputs(tokens, vocab_size, widths, low) -> tuple: # h, w, th, tw, labels, as `fused_kd_loss` takes them
     "Hidden states and heads of student and teacher; the teacher's in two bytes a number where `low`."
     device = best_device()
@@ -169,7 +170,7 @@ def loss_inputs(tokens, vocab_size, widths, low) -> tuple: # h, w, th, tw, label
     h, th = (torch.randn(tokens, n, device=device, generator=g) for n in widths)
     w, tw = (torch.randn(vocab_size, n, device=device, generator=g).mul_(n**-0.5) for n in widths)
     labels = torch.randint(vocab_size, (tokens,), device=device, generator=g)
-    if low: th, tw = (x.to(torch.float16 if device == "cuda" else torch.bfloat16) for x in (th, tw))
+    if low: th, tw = th.to(low_dtype()), tw.to(low_dtype())
     return h.requires_grad_(), w.requires_grad_(), th, tw, labels
 
 # %% ../nbs/16_bench.ipynb #cell-30k
@@ -188,34 +189,34 @@ def usable(variants:dict, inputs, low) -> tuple: # name → how far its gradient
 
 def best_liger(variants:dict, inputs) -> list: # names of its fastest setting, without and with labels
     "The best size of its chunks, and that one compiled too; any where it does not run, which will be told."
-    def cost(setting): return fastest(lambda: gradients(variants[liger_name(*setting)].f, inputs), 1)
+    def costs(settings): return race({s: partial(gradients, variants[liger_name(*s)].f, inputs) for s in settings}, 2)
+    def best(settings): return min((found := costs(settings)), key=found.get)
     try:
-        costs = {(n, False): cost((n, False)) for n in LIGER_CHUNKS if n <= len(inputs[0])}
-        n, _ = min(costs, key=costs.get)
-        costs[n, True] = cost((n, True))
-        setting = min(costs, key=costs.get)
+        n, _ = best([(n, False) for n in LIGER_CHUNKS if n <= len(inputs[0])])
+        setting = best([(n, False), (n, True)])
     except Exception: setting = LIGER_CHUNKS[0], False
     return [liger_name(*setting), liger_name(*setting, 0.5)]
 
 # %% ../nbs/16_bench.ipynb #cell-32
-def result(seconds:dict, left_out=(), **columns) -> dict: # rows: name → numbers; lines about what is left out
-    return dict(rows={name: dict(seconds=s, **{c: values[name] for c, values in columns.items() if name in values}) for name, s in seconds.items()}, left_out=list(left_out))
+def result(seconds:dict, notes=(), **columns) -> dict: # rows: name → numbers; notes: lines to print below them
+    return dict(rows={name: dict(seconds=s, **{c: values[name] for c, values in columns.items() if name in values}) for name, s in seconds.items()}, notes=list(notes))
 
 def loss_memory(sizes, low, names) -> dict: # name → bytes
     inputs, variants = loss_inputs(*sizes, low), loss_variants()
     def run(name): gradients(variants[name].f, inputs)
     with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=low): return {name: (run(name), extra_memory(lambda: run(name)))[1] for name in names}
 
-def bench_loss(tokens=512, vocab_size=151_936, widths=(512, 896), low=False, repeats=5) -> dict: # rows, and who is left out
+def bench_loss(tokens=512, vocab_size=151_936, widths=(512, 896), low=False, repeats=4) -> dict: # a result
     "Forward and backward: ours, the plain loss, the peers, and the limit: the matrix products that all of them need."
     sizes = tokens, vocab_size, tuple(widths)
     inputs, variants = loss_inputs(*sizes, low), loss_variants()
+    bare = [x.detach().bfloat16() if low else x.detach() for x in inputs[:4]]
     with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=low):
         chosen = best_liger(variants, inputs)
         if best_device() == "cpu": del variants["Liger, Triton"]
         variants = {name: v for name, v in variants.items() if "chunks of" not in name or name in chosen}
         off, left_out = usable(variants, inputs, low)
-        times = race({"bare matmuls": lambda: bare_matmuls(*inputs), **{name: partial(gradients, variants[name].f, inputs) for name in off}}, repeats)
+        times = race({"bare matmuls": partial(bare_matmuls, *bare), **{name: partial(gradients, variants[name].f, inputs) for name in off}}, repeats)
     memory = apart("loss_memory", sizes=sizes, low=low, names=list(off))
     limit = times.pop("bare matmuls")
     return result({"bare matmuls": limit, **dict(sorted(times.items(), key=lambda row: row[1]))}, left_out, gb={name: m / 1e9 for name, m in memory.items()}, off=off)
@@ -232,7 +233,7 @@ def table(results:dict) -> str: # name of the bench → its result
         for variant, row in rows.items():
             row = {k: x * 1e3 if k == "seconds" else x for k, x in row.items()} | (dict(ratio=row["seconds"] / first) if first else {})
             blocks[-1].append(f"  {variant:<44}" + "".join(form.format(row[k]) for k, form in COLUMNS.items() if k in row))
-        blocks[-1] += [f"  {line}" for line in found["left_out"]]
+        blocks[-1] += [f"  {line}" for line in found["notes"]]
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 # %% ../nbs/16_bench.ipynb #cell-32d
@@ -257,9 +258,6 @@ def plot(results:dict): # name of the bench → its result
     return fig
 
 # %% ../nbs/16_bench.ipynb #cell-33c
-def low_dtype(): # of a teacher in two bytes a number
-    return torch.float16 if best_device() == "cuda" else torch.bfloat16
-
 def random_teacher(tiny=False):
     "A teacher of Qwen2.5-0.5B's exact shapes, or of the tiny one's, with weights drawn at random: nothing is downloaded."
     from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
@@ -467,7 +465,7 @@ def invariance(splits=None, update=one_update) -> dict: # rows: relative differe
         processes = len(split["shares"])
         cut = update(**split) if processes == 1 else apart("one_update", processes, **split)
         rows[name] = {k: ((cut[k] - whole[k]).norm() / whole[k].norm()).item() for k in BOUNDS}
-    return dict(rows=rows, left_out=[])
+    return dict(rows=rows, notes=[])
 
 def check_invariance(rows:dict):
     "Raise `Unequal` that names the worst."
@@ -490,6 +488,19 @@ def about() -> dict:
     return dict(machine=torch.cuda.get_device_name() if torch.cuda.is_available() else cpu, versions=versions)
 
 @contextlib.contextmanager
+def others_noted(found:dict): # results, filled meanwhile
+    "A note where other programs took a tenth of the machine or more: then the times are theirs too."
+    def used(): # seconds: of the clock, of all processors, of this process and of those it waited for
+        everyone, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        return time.perf_counter(), everyone.user + everyone.system + getattr(everyone, "nice", 0), sum(own[:4])
+    before = used()
+    yield
+    clock, everyone, own = (b - a for a, b in zip(before, used()))
+    share = (everyone - own) / (clock * psutil.cpu_count())
+    if share > 0.1:
+        for result in found.values(): result["notes"].append(f"other programs took {share:.0%} of the machine meanwhile: measure again when it is quiet")
+
+@contextlib.contextmanager
 def quietly(): # what is loaded over and over is not told over and over
     log, level = logging.getLogger("distill_nb"), logging.getLogger("distill_nb").level
     log.setLevel(logging.WARNING)
@@ -510,7 +521,7 @@ def bench(what:str="all", preset:str="qwen", out=None, **data): # yields tables 
     if out and not Path(out).parent.is_dir(): raise BadInput(f"there is no folder {Path(out).parent} to write {Path(out).name} into; make it first")
     results = {}
     for name in BENCHES if what == "all" else [what]:
-        with quietly(): found = BENCHES[name](tiny=preset == "tiny", **(data if name == "data" else {}))
+        with quietly(), others_noted(found := {}): found |= BENCHES[name](tiny=preset == "tiny", **(data if name == "data" else {}))
         results |= found
         if out: write(out, results)
         yield table(found)

@@ -335,7 +335,7 @@ def test_bench_leaves_out_a_peer_that_is_not_there(monkeypatch):
     for name in ("trl", "liger_kernel", "torchtune"): monkeypatch.setitem(sys.modules, name, None)
     rows = bench.bench_loss(64, 500, (16, 24), repeats=1)
     assert list(rows["rows"])[0] == "bare matmuls" and sorted(rows["rows"])[1:] == ["fused_kd_loss", "fused_kd_loss, KL alone", "plain"]
-    assert rows["left_out"] == ["not measured, since it is not installed: pip install distill_nb[bench]"]
+    assert rows["notes"] == ["not measured, since it is not installed: pip install distill_nb[bench]"]
     monkeypatch.setattr(bench, "our_loss", lambda *inputs, alpha=0.5: 1.001 * bench.plain_loss(*inputs, alpha))
     with pytest.raises(bench.Unequal, match="fused_kd_loss: loss and gradients are off by 1.0e-03"): bench.bench_loss(64, 500, (16, 24), repeats=1)
 
