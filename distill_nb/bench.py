@@ -184,7 +184,7 @@ def usable(variants:dict, inputs, low) -> tuple: # name → how far its gradient
             if v.package: left_out[v.package] = f"not measured, since it is not installed: pip install {v.package}"
         except Exception as e:
             if v.package is None: raise
-            left_out[name] = f"left out: {name} ({(str(e) or type(e).__name__).splitlines()[0]})"
+            left_out[name] = f"left out: {name}: {(str(e) or type(e).__name__).splitlines()[0].removeprefix(f'{name}: ')}"
     return off, list(left_out.values())
 
 def best_liger(variants:dict, inputs) -> list: # names of its fastest setting, without and with labels

@@ -1,5 +1,5 @@
 "What is shipped is what lesson 12 makes: text and tokenizer byte for byte, the teacher by what it knows."
-import csv, math
+import csv, json, math
 from pathlib import Path
 
 import pytest
@@ -77,6 +77,16 @@ def test_the_study_of_caches_is_whole():
         assert [step for step, *_ in run] == list(range(50, 601, 50)) and run[-1][1] < run[0][1] / 3 and all(kl < ce for _, kl, ce in run)
     for name, columns in (("cache_sizes", "temperature tokens top_64 unique_of_50"), ("cache_speed", "size way relative")):
         assert (ASSETS / f"{name}.csv").read_text().splitlines()[0].split(",") == columns.split()
+
+
+def test_recorded_bench():
+    "Made at full size by the benchmark as it is now, while the machine was quiet; lesson 16 says what it shows."
+    from distill_nb.bench import BENCHES, table
+    recorded = json.loads((ASSETS / "bench_full.json").read_text(encoding="utf-8"))
+    assert recorded["about"]["machine"] and {"torch", "trl", "liger_kernel"} <= set(recorded["about"]["versions"])
+    assert {name.split(",")[0] for name in recorded["results"]} == set(BENCHES)
+    assert "other programs" not in table(recorded["results"])
+    for name in ("loss, FP32", "loss, BF16"): assert {n.split(",")[0] for n in recorded["results"][name]["rows"]} >= {"bare matmuls", "fused_kd_loss", "plain", "TRL", "Liger"}
 
 
 def test_sizes():
