@@ -127,7 +127,9 @@ def fused_kernel(device, dtypes, columns, *settings): # dtypes of both logits; `
     "`at_once`, compiled; `in_cache` where compiling fails."
     kernel, labels = torch.compile(at_once), torch.zeros(4, dtype=torch.long, device=device)
     s, t = (None if d is None else torch.zeros(4, columns, dtype=d, device=device) for d in dtypes)
-    try: kernel(s, t, labels, *settings, torch.ones((), device=device))
+    try:
+        for x in (s, t, labels): x is None or torch._dynamo.mark_dynamic(x, 0) # compiled once, whatever the number of rows
+        kernel(s, t, labels, *settings, torch.ones((), device=device))
     except Exception as e:
         warn_once(f"torch.compile does not work on this machine ({(str(e).strip() or type(e).__name__).splitlines()[0]}); the loss runs without it, correct but slower")
         return in_cache
@@ -156,7 +158,7 @@ def loss_and_grads(
     with torch.autocast(device.type, enabled=False):
         w, student_logits = weight[:V].to(dtype), hidden.new_empty(rows, columns, dtype=dtype)
         t = teacher_logits = teacher_hidden.new_empty(half, columns) if alpha else None
-        kernel = fused_kernel(device, (dtype, t.dtype if alpha else None), columns, *settings) if device.type == "cuda" else in_cache
+        kernel = fused_kernel(device, (dtype, t.dtype if alpha else None), columns, *settings) if device.type == "cuda" and V > 16_384 else in_cache
         for part in spans(len(hidden), rows):
             h, s = read(hidden, part).to(dtype), student_logits[:part.stop - part.start]
             if dtype == torch.float16: scale = safe_scale(h, rows * (alpha * temperature + 1 - alpha))
