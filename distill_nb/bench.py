@@ -254,7 +254,7 @@ def plot(results:dict): # name of the bench → its result
         bars = ax.barh(list(rows), [x / unit for x in rows.values()], color=["C0" if n.startswith(ours) else "0.7" for n in rows])
         ax.bar_label(bars, [f"{x / unit:.2f}" for x in rows.values()], padding=3, fontsize=8)
         ax.set(title=name, xlabel=f"time, {next(iter(rows))} = 1" if k == "seconds" else "extra memory, GB")
-        ax.tick_params(axis="y", labelsize=8); ax.set_xlim(0, 1.2 * max(rows.values()) / unit); ax.invert_yaxis()
+        ax.tick_params(axis="y", labelsize=8); ax.set_xlim(0, 1.3 * max(rows.values()) / unit); ax.invert_yaxis()
     return fig
 
 # %% ../nbs/16_bench.ipynb #cell-33c

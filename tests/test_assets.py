@@ -84,7 +84,7 @@ def test_recorded_bench():
     from distill_nb.bench import BENCHES, table
     recorded = json.loads((ASSETS / "bench_full.json").read_text(encoding="utf-8"))
     assert recorded["about"]["machine"] and {"torch", "trl", "liger_kernel"} <= set(recorded["about"]["versions"])
-    assert {name.split(",")[0] for name in recorded["results"]} == set(BENCHES)
+    assert {"loss", "step", "generate"} <= {name.split(",")[0] for name in recorded["results"]} <= set(BENCHES)
     assert "other programs" not in table(recorded["results"])
     for name in ("loss, FP32", "loss, BF16"): assert {n.split(",")[0] for n in recorded["results"][name]["rows"]} >= {"bare matmuls", "fused_kd_loss", "plain", "TRL", "Liger"}
 
