@@ -8,7 +8,7 @@ __all__ = ['log', 'READERS', 'text_articles', 'jsonl_articles', 'parquet_article
            'fast_tokenizer', 'whole_folder', 'is_whole', 'WikiDataset']
 
 # %% ../nbs/07_data.ipynb #cell-02
-import contextlib, hashlib, json, logging, os, shutil, tempfile
+import contextlib, hashlib, json, logging, lzma, os, shutil, tempfile
 from array import array
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +23,7 @@ log = logging.getLogger("distill_nb")
 
 # %% ../nbs/07_data.ipynb #cell-26
 def text_articles(path): # articles separated by blank lines
-    with path.open(encoding="utf-8-sig") as f:
+    with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8-sig") as f:
         for blank, lines in groupby(f, lambda line: not line.strip()):
             if not blank: yield "".join(lines).rstrip("\n")
 
@@ -53,7 +53,7 @@ READERS = {".txt": text_articles, ".jsonl": jsonl_articles, ".parquet": parquet_
 
 def local_files(source): # a file, a folder of files, "tiny", or a data set id
     "The data files that `source` means, sorted, or None where it is an id on the hub; raises `BadInput` where there should be files and are none."
-    if source == "tiny": return [ASSETS / "tiny.txt"]
+    if source == "tiny": return [ASSETS / "tiny.txt.xz"]
     if not str(source).strip(): raise BadInput("the name of the data is empty; give a file, a folder or a data set id")
     path = Path(source).expanduser()
     def is_readable(f): return f.suffix.lower() in READERS
@@ -68,7 +68,7 @@ def local_files(source): # a file, a folder of files, "tiny", or a data set id
 def local_articles(files):
     "Yield the articles of all files; raises `BadInput` naming the one that cannot be read."
     for path in files:
-        try: yield from READERS[path.suffix.lower()](path)
+        try: yield from READERS.get(path.suffix.lower(), text_articles)(path)
         except UnicodeDecodeError as e: raise BadInput(f"{path} is not UTF-8; convert it first, with iconv for example") from e
         except OSError as e: raise BadInput(f"{path} cannot be read: {e.strerror or e}") from e
 

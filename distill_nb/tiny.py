@@ -10,7 +10,7 @@ __all__ = ['TABLES', 'RELATION_ROWS', 'GENERIC', 'GRAMMAR_RULES', 'KINDS', 'GRAM
            'ends_between_tokens', 'Qwen2Student', 'new_teacher', 'Pretrainer', 'make_text', 'make_teacher']
 
 # %% ../nbs/12_tiny.ipynb #cell-02
-import random, re, tempfile, zlib
+import lzma, random, re, tempfile, zlib
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -501,7 +501,7 @@ def make_text(folder=ASSETS): # what the package ships
     "Write the text and the tokenizer; the same bytes each time."
     articles, folder = make_articles(), Path(folder)
     (folder / "teacher").mkdir(parents=True, exist_ok=True)
-    (folder / "tiny.txt").write_text("\n\n".join(articles) + "\n", encoding="utf-8")
+    with lzma.open(folder / "tiny.txt.xz", "wt", preset=9, encoding="utf-8") as f: f.write("\n\n".join(articles) + "\n")
     make_tokenizer(articles).save_pretrained(folder / "teacher")
 
 def make_teacher(folder=ASSETS, config:TrainingConfig=PRETRAINING, **kwargs):

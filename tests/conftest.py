@@ -56,9 +56,9 @@ def teacher_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory):
     "The first forty articles of the tiny text."
-    from distill_nb.teacher import ASSETS
+    from distill_nb.tour import tiny_text
     path = tmp_path_factory.mktemp("text") / "articles.txt"
-    path.write_text("\n\n".join((ASSETS / "tiny.txt").read_text(encoding="utf-8").split("\n\n")[:40]) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join(tiny_text().split("\n\n")[:40]) + "\n", encoding="utf-8")
     return path
 
 

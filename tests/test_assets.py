@@ -7,7 +7,8 @@ import torch
 
 from distill_nb.data import WikiDataset
 from distill_nb.demo import table
-from distill_nb.teacher import ASSETS, TeacherModel
+from distill_nb.teacher import TeacherModel
+from distill_nb.tour import ASSETS, tiny_text
 from distill_nb.tiny import fact_recall, make_articles, make_tokenizer, recall_prompts
 
 LEAST_RECALL = 0.9
@@ -26,7 +27,7 @@ def teacher(): return TeacherModel("tiny", "cpu")
 
 
 def test_text(articles):
-    text = (ASSETS / "tiny.txt").read_text(encoding="utf-8")
+    text = tiny_text()
     assert text == "\n\n".join(articles) + "\n", "remake it with lesson 12"
     assert len(text.encode()) >= 1.5e6
 
