@@ -2,10 +2,11 @@
 
 nbdev runs the cells that document names, smalldocs makes the pages from _quarto.yml, KaTeX sets the formulas.
 """
-import json, re, runpy, shutil, subprocess, sys
+import json, re, runpy, shutil, sys
 
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
+from smalldocs.site import build
 
 from formulas import set_formulas
 from links import broken_links, settle_names
@@ -50,17 +51,15 @@ def main():
     shutil.rmtree(cfg.config_path/"_proc", ignore_errors=True)
     proc = proc_nbs(n_workers=2, skip_folder_re=NOT_PAGES)
     prepare(proc, cfg)
-    for command in ("check", "render"):
-        if subprocess.run(["smalldocs", command, proc]).returncode: sys.exit(f"smalldocs {command} _proc: see above")
-    site = cfg.doc_path
+    wrong, site = build(proc, quiet=True).warnings, cfg.doc_path
     shutil.rmtree(site, ignore_errors=True)
     shutil.move(proc/site.name, site)
     site = site.resolve()
     index = runpy.run_path(str(cfg.lib_path/"_modidx.py"))["d"]["syms"]
     settle_names(site, {link.partition("#")[2] for names in index.values() for link, _ in names.values()})
     keep_to_itself(site)
-    wrong = sorted(set_formulas(site)) + sorted(broken_links(site))
-    print(*wrong, f"{len(list(site.rglob('*.html')))} pages in {site.name}/, {len(wrong)} broken links or formulas", sep="\n")
+    wrong += [*sorted(set_formulas(site)), *sorted(broken_links(site))]
+    print(*wrong, f"{len(list(site.rglob('*.html')))} pages in {site.name}/, {len(wrong)} things wrong", sep="\n")
     sys.exit(bool(wrong))
 
 
