@@ -1,6 +1,6 @@
 // The page: fields in, text and bars out. What is computed is in student.js.
 
-import { cut, load, softmax } from "./student.js";
+import { cut, file, load, softmax } from "./student.js";
 
 const $ = id => document.getElementById(id);
 const EXAMPLES = [["铁的元素符号是", "the symbol of the element iron is"], ["离太阳最近的行星", "the planet nearest to the sun"], ["四川的省会是", "the capital of Sichuan is"],
@@ -21,7 +21,7 @@ function showFields() {
   const { strategy } = settings();
   for (const input of $("settings").querySelectorAll("input[type=range]")) $("settings").querySelector(`output[for=${input.id}]`).value = input.value;
   for (const [id, used] of [["temperature", strategy !== "greedy"], ["top_k", strategy === "top_k"], ["top_p", strategy === "top_p"], ["seed", strategy !== "greedy"]])
-    $(id).parentElement.classList.toggle("off", !used);
+    $(id).disabled = !used;
   showBars();
 }
 
@@ -64,16 +64,17 @@ $("text").addEventListener("keydown", event => {
 
 function showBars() {
   const row = chosen === null ? null : chosen < tokens.length ? tokens[chosen].row : rest;
-  $("candidates").hidden = chosen === null;
-  if (chosen === null) return;
+  if (chosen === null) return; // while it writes, the bars stay as they were
+  $("candidates").hidden = false;
   const before = student.tokenizer.decode(tokens.slice(Math.max(0, chosen - 8), chosen).map(t => t.id)).replace(/\n/g, "↵");
-  $("place").textContent = row ? `After “${chosen > 8 ? "…" : ""}${before}” the student expects:` : "The first token has nothing before it, so nobody asked what comes here.";
+  $("place").textContent = row ? `What could follow “${chosen > 8 ? "…" : ""}${before}”:` : "The first token has nothing before it, so nobody asked what comes here.";
   $("bars").replaceChildren();
   $("kept").textContent = "";
   if (!row) return;
   const now = settings(), kept = cut(row, now), max = row.reduce((a, b) => Math.max(a, b));
   const probs = softmax(Float64Array.from(row, x => now.strategy === "greedy" ? x : (x - max) / now.temperature));
   const order = Array.from(probs.keys()).sort((a, b) => probs[b] - probs[a]);
+  const percent = p => p < 5e-5 ? "< 0.01 %" : `${(100 * p).toFixed(2)} %`;
   for (const id of order.slice(0, BARS)) {
     const tr = $("bars").insertRow(), th = document.createElement("th"), bar = document.createElement("span"), isCut = kept[id] === -Infinity;
     tr.className = `${isCut ? "cut" : ""} ${tokens[chosen]?.id === id ? "chosen" : ""}`;
@@ -83,12 +84,18 @@ function showBars() {
     bar.className = "bar";
     bar.style.width = `${100 * probs[id] / probs[order[0]]}%`;
     tr.append(th);
-    tr.insertCell().append(bar);
-    tr.insertCell().textContent = `${(100 * probs[id]).toFixed(2)} %`;
-    tr.title = isCut ? "cut by the strategy" : `${(100 * softmax(kept)[id]).toFixed(2)} % after the cut`;
+    tr.insertCell().append(bar, isCut ? "cut" : "");
+    tr.insertCell().textContent = percent(probs[id]);
   }
   const count = kept.filter(x => x > -Infinity).length, mass = probs.reduce((sum, p, id) => kept[id] > -Infinity ? sum + p : sum, 0);
-  $("kept").textContent = `${now.strategy.replace("_", "-")} keeps ${count.toLocaleString("en")} of ${row.length.toLocaleString("en")} tokens, which hold ${(100 * mass).toFixed(1)} % of the probability.`;
+  $("kept").textContent = `${now.strategy.replace("_", "-")} keeps ${count.toLocaleString("en")} of ${row.length.toLocaleString("en")} tokens, which hold ${percent(mass)} of the probability.`;
+}
+
+// The new token about which the student was least sure, by the entropy of its probabilities.
+function leastSure() {
+  const entropies = tokens.map(t => t.isPrompt ? -1 : softmax(t.row).reduce((sum, p) => p > 0 ? sum - p * Math.log(p) : sum, 0));
+  const place = entropies.indexOf(Math.max(...entropies));
+  return tokens[place].isPrompt ? tokens.length : place;
 }
 
 // --- writing
@@ -121,9 +128,10 @@ async function write() {
       if (stopped) break;
     }
     const seconds = (performance.now() - start) / 1000;
+    if ($("status").className) say("");
     $("speed").textContent = `${made} tokens in ${seconds.toFixed(2)} s, ${Math.round(made / seconds)} tokens/s${stopped ? ", stopped" : ""}`;
     addToken("▏", {}, tokens.length);
-    choose(tokens.length);
+    choose(leastSure());
   } catch (error) { say(error.message, true); }
   stopped = true;
   $("generate").disabled = false;
@@ -157,7 +165,7 @@ for (const [prompt, gloss] of EXAMPLES) {
 
 // What the student answered when the site was built, until it can answer itself.
 async function showExample() {
-  const { prompt, text } = await (await fetch(new URL("example.json", import.meta.url))).json();
+  const { prompt, text } = JSON.parse(await (await file("example.json")).text());
   if (student) return;
   $("text").className = "beforehand";
   addToken(prompt, { isPrompt: true }, 0);
@@ -165,7 +173,7 @@ async function showExample() {
 }
 
 async function start() {
-  const began = performance.now(), sizes = await (await fetch(new URL("sizes.json", import.meta.url))).json();
+  const began = performance.now(), sizes = JSON.parse(await (await file("sizes.json")).text());
   let got = 0;
   student = await load(bytes => { $("loaded").value = (got += bytes) / sizes.total; });
   $("loaded").hidden = true;

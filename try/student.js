@@ -2,9 +2,9 @@
 
 import { Tokenizer } from "./tokenizer.js";
 
-async function file(name, whenBytes = () => {}) {
-  const response = await fetch(new URL(name, import.meta.url));
-  if (!response.ok) throw new Error(`${name} did not load (${response.status}); try again, or look whether the site was built whole`);
+export async function file(name, whenBytes = () => {}) {
+  const response = await fetch(new URL(name, import.meta.url)).catch(error => ({ status: error.message }));
+  if (!response.ok) throw new Error(`${name} did not load (${response.status}); reload the page to try again`);
   const chunks = [];
   for (const reader = response.body.getReader(); ;) {
     const { done, value } = await reader.read();
@@ -23,7 +23,8 @@ async function unpacked(blob) {
 
 // Load everything; `whenBytes(n)` is called for each n bytes that have come.
 export async function load(whenBytes) {
-  if (typeof WebAssembly === "undefined") throw new Error("this browser has no WebAssembly, or it is switched off, and the model cannot run without it");
+  for (const part of ["WebAssembly", "DecompressionStream"])
+    if (!(part in globalThis)) throw new Error(`this browser has no ${part}, or it is switched off; any browser of the last years has it`);
   const [ort, wasm, graph, words, config] = await Promise.all([import("./ort.wasm.bundle.min.mjs"), file("ort-wasm-simd-threaded.wasm.gz", whenBytes),
     file("student.onnx", whenBytes), file("tokenizer.json", whenBytes), file("config.json", whenBytes)]);
   Object.assign(ort.env.wasm, { numThreads: 1, wasmBinary: await unpacked(wasm) });
