@@ -8,6 +8,7 @@ from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 from smalldocs.site import build
 
+import try_page
 from formulas import set_formulas
 from links import broken_links, settle_names
 from reference import index_page
@@ -58,6 +59,7 @@ def main():
     index = runpy.run_path(str(cfg.lib_path/"_modidx.py"))["d"]["syms"]
     settle_names(site, {link.partition("#")[2] for names in index.values() for link, _ in names.values()})
     keep_to_itself(site)
+    try_page.fill(site/"try")
     wrong += [*sorted(set_formulas(site)), *sorted(broken_links(site))]
     print(*wrong, f"{len(list(site.rglob('*.html')))} pages in {site.name}/, {len(wrong)} things wrong", sep="\n")
     sys.exit(bool(wrong))
