@@ -1,5 +1,7 @@
 "What holds for every test: few threads, no telemetry, and in CI nothing is skipped."
-import os
+import functools, os, subprocess, sys, threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +81,42 @@ def run_folder(tmp_path_factory, train_flags):
     folder = tmp_path_factory.mktemp("runs") / "small"
     assert main([*train_flags, "--checkpoint-dir", str(folder)]) == 0
     return folder
+
+
+# The built site in a real browser: nothing outside this machine is reached.
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+
+@pytest.fixture(scope="session")
+def site():
+    "The address of the built site."
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, ".ci/site.py"], cwd=root, check=True, stdout=subprocess.DEVNULL)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root / "_docs")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+    flags = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync".split()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    "A page that keeps what went wrong on it in `page.wrong`."
+    page = browser.new_page()
+    page.wrong = []
+    page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("response", lambda response: page.wrong.append(f"{response.status} {response.url}") if response.status >= 400 else None)
+    yield page
+    page.close()

@@ -7,7 +7,6 @@ from distill_nb.demo import tiny_students
 from distill_nb.generator import TextGenerator, keep_top_k, keep_top_p
 from distill_nb.teacher import TeacherModel
 from distill_nb.tour import tiny_text
-from test_browser import browser, page, site  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.slow
 
