@@ -11,9 +11,10 @@ def index_page(folder, lessons): # where smalldocs writes the modules' pages; mo
     for module, lesson in lessons.items():
         mine = [s for s in symbols if s.module == f"distill_nb.{module}"]
         if not mine: continue
-        lines += [f"## {module}", "", f"{mine[0].summary} Lesson [{lesson.stem}](../nbs/{lesson.name}).", "", "| name | what it is for |", "|---|---|"]
+        lines += [f"## distill_nb.{module}", "", f"{mine[0].summary} Lesson [{lesson.stem}](../nbs/{lesson.name}).", "", "| name | what it is for |", "|---|---|"]
         lines += [f"| [{s.name}]({module}.qmd#{s.name}) | {cell(s.summary)} |" for s in mine if s.kind in ("class", "function")] + [""]
     folder.mkdir(exist_ok=True)
+    (folder/"_metadata.yml").write_text("search: false\n", encoding="utf-8") # a name is found in its lesson, which explains it
     (folder/"index.md").write_text("\n".join(lines), encoding="utf-8")
 
 

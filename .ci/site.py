@@ -18,18 +18,14 @@ NOT_PAGES = r"^([_.]|distill_nb$|tests$|checkpoints$|runs$|outputs$|exports$|bui
 
 def prepare_notebook(path, cfg, notebooks): # page name → notebook's name
     """nbdev names the page of nbs/00_config.ipynb nbs/config.html, as Quarto does on its word; smalldocs keeps the notebook's name.
-    So drop the wish, and turn nbdev's links to published pages into links to notebooks, which can be checked. A lesson gets its line of links."""
+    So drop the wish, and turn nbdev's links to published pages into links to notebooks, which can be checked."""
     nb = json.loads(path.read_text(encoding="utf-8"))
     if nb["cells"] and nb["cells"][0]["cell_type"] == "raw":
         nb["cells"][0]["source"] = [s for s in nb["cells"][0]["source"] if not s.startswith("output-file:")]
-    if path.parent.name == "nbs":
-        at = f"{cfg.user}/{cfg.repo}/blob/{cfg.branch}/nbs/{path.name}"
-        links = f"[Open in Colab](https://colab.research.google.com/github/{at}) · [Source on GitHub](https://github.com/{at})"
-        nb["cells"].insert(1, dict(cell_type="markdown", metadata={}, source=f"::: {{.lesson-links}}\n{links}\n:::"))
     base = re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/"))
     text = json.dumps(nb, ensure_ascii=False, indent=1)
     text = re.sub(base + r"/nbs/(\w+)\.html", lambda m: f"/nbs/{notebooks[m[1]]}" if m[1] in notebooks else m[0], text)
-    path.write_text(re.sub(base + "/reference/", "/reference/", text), encoding="utf-8")
+    path.write_text(re.sub(base + "/(reference|try)/", r"/\1/", text), encoding="utf-8")
 
 
 def prepare(proc, cfg):
@@ -39,6 +35,14 @@ def prepare(proc, cfg):
     index_page(proc/"reference", lessons)
     quarto = proc/"_quarto.yml"
     quarto.write_text(re.sub(r"(text: GitHub\s+href: )\S+", rf"\g<1>{cfg.git_url}", quarto.read_text(encoding="utf-8")), encoding="utf-8") # a fork's own
+
+
+def add_lesson_links(site, cfg):
+    "Under the title of each lesson, where it can be run and where it is kept."
+    for page in site.glob("nbs/*.html"):
+        at = f"{cfg.user}/{cfg.repo}/blob/{cfg.branch}/nbs/{page.stem}.ipynb"
+        links = f'<p class="lesson-links"><a href="https://colab.research.google.com/github/{at}">Open in Colab</a> · <a href="https://github.com/{at}">Source on GitHub</a></p>'
+        page.write_text(re.sub(r'(<header id="title-block-header".*?</header>)', lambda m: m[1] + links, page.read_text(encoding="utf-8"), count=1, flags=re.S), encoding="utf-8")
 
 
 def keep_to_itself(site):
@@ -59,6 +63,7 @@ def main():
     index = runpy.run_path(str(cfg.lib_path/"_modidx.py"))["d"]["syms"]
     settle_names(site, {link.partition("#")[2] for names in index.values() for link, _ in names.values()})
     keep_to_itself(site)
+    add_lesson_links(site, cfg)
     try_page.fill(site/"try")
     wrong += [*sorted(set_formulas(site)), *sorted(broken_links(site))]
     print(*wrong, f"{len(list(site.rglob('*.html')))} pages in {site.name}/, {len(wrong)} things wrong", sep="\n")
