@@ -34,7 +34,8 @@ FAINT = r"""() => {
   const faint = new Set()
   for (const e of document.querySelectorAll('main :is(p, li, td, th, a, code, pre span, h1, h2, h3, .description), .katex .mord, .sidebar-link, .navbar .nav-link, #TOC a')) {
     if (!e.offsetParent || !e.textContent.trim()) continue
-    const [a, b] = [light(numbers(getComputedStyle(e).color)), light(ground(e))]
+    const under = ground(e), [r, g, b_, alpha = 1] = numbers(getComputedStyle(e).color)
+    const [a, b] = [light([r, g, b_].map((v, i) => alpha * v + (1 - alpha) * under[i])), light(under)]
     if ((Math.max(a, b) + .05) / (Math.min(a, b) + .05) < 4.5) faint.add(`${e.tagName} ${e.className}: ${getComputedStyle(e).color} on ${ground(e)}`)
   }
   return [...faint]

@@ -12,8 +12,8 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
 def commands(page):
-    "Every line of its bash blocks."
-    return [line for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == "bash" for line in body.splitlines()]
+    "Every command of its bash blocks; one that goes on after a backslash is one."
+    return [line for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == "bash" for line in re.sub(r" \\\n *", " ", body).splitlines()]
 
 
 def words(line):
