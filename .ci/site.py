@@ -25,7 +25,8 @@ def prepare_notebook(path, cfg, notebooks): # page name → notebook's name
     base = re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/"))
     text = json.dumps(nb, ensure_ascii=False, indent=1)
     text = re.sub(base + r"/nbs/(\w+)\.html", lambda m: f"/nbs/{notebooks[m[1]]}" if m[1] in notebooks else m[0], text)
-    path.write_text(re.sub(base + "/(reference|try)/", r"/\1/", text), encoding="utf-8")
+    text = re.sub(base + "/(reference|try)/", r"/\1/", text)
+    path.write_text(text.replace("*Call self as a function.*", ""), encoding="utf-8") # Python's own words for a function that has none
 
 
 def prepare(proc, cfg):

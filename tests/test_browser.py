@@ -26,6 +26,10 @@ UNSET = r"""() => {
 UNDRAWN = r"""() => [...document.querySelectorAll('main svg')].filter(s => !s.closest('.katex')).filter(s => {
   const r = s.getBoundingClientRect(), box = s.parentElement
   return r.height < 40 || r.width < 100 || r.right > box.getBoundingClientRect().left + box.scrollWidth + 1 }).map(s => s.getAttribute('aria-label') || s.outerHTML.slice(0, 80))"""
+# What is cut off at the right, for the page itself does not scroll: whatever ends beyond the window and stands in no box that scrolls.
+CUT = r"""() => [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && e.getBoundingClientRect().width > 1).filter(e => {
+  for (let box = e.parentElement; box && box.id != 'quarto-content'; box = box.parentElement) if (getComputedStyle(box).overflowX != 'visible') return false
+  return true }).map(e => e.outerHTML.slice(0, 120))"""
 # Words that one cannot read on their ground (WCAG's contrast, 4.5 to 1).
 FAINT = r"""() => {
   const numbers = s => s.match(/[\d.]+/g).map(Number)
@@ -64,6 +68,7 @@ def test_page(name, site, page):
     for width in WIDTHS:
         page.set_viewport_size(dict(width=width, height=844))
         assert page.evaluate("document.documentElement.scrollWidth") <= width + 1, f"the page scrolls sideways at {width}"
+        assert page.evaluate(CUT) == [], f"cut off at {width}"
         assert page.evaluate(UNDRAWN) == []
     page.set_viewport_size(dict(width=WIDTHS[0], height=844))
     assert not page.evaluate(IS_DARK) and page.evaluate(FAINT) == []

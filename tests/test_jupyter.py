@@ -65,6 +65,11 @@ def ask(address, method="GET"):
     with urllib.request.urlopen(urllib.request.Request(address, method=method)) as answer: return json.loads(answer.read() or "null")
 
 
+def has_run(path):
+    try: return bool(code_cells(path)[-1]["execution_count"])
+    except ValueError: return False # it is being written
+
+
 @pytest.mark.slow
 @each_lesson
 def test_lesson_runs_in_jupyterlab(lesson, lab, page):
@@ -75,10 +80,10 @@ def test_lesson_runs_in_jupyterlab(lesson, lab, page):
     page.locator(".jp-NotebookPanel h1").first.wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
-    end = time.monotonic() + 180
+    end = time.monotonic() + 300
     try:
-        while not code_cells(path)[-1]["execution_count"]: # save until the last cell has run
-            assert time.monotonic() < end, "the last cell has not run"
+        while not has_run(path): # save until the last cell has run
+            assert time.monotonic() < end, f"the last cell has not run; {[c['source'] for c in code_cells(path) if not c['execution_count']][:1]} is the first that has not"
             page.wait_for_timeout(1000)
             page.keyboard.press("Control+s")
     finally:
