@@ -8,7 +8,6 @@ from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 from smalldocs.site import build
 
-import try_page
 from formulas import set_formulas
 from links import broken_links, settle_names
 from reference import index_page
@@ -65,6 +64,7 @@ def main():
     settle_names(site, {link.partition("#")[2] for names in index.values() for link, _ in names.values()})
     keep_to_itself(site)
     add_lesson_links(site, cfg)
+    import try_page # here, as the processes that nbdev starts import this file, and need no torch
     try_page.fill(site/"try")
     wrong += [*sorted(set_formulas(site)), *sorted(broken_links(site))]
     print(*wrong, f"{len(list(site.rglob('*.html')))} pages in {site.name}/, {len(wrong)} things wrong", sep="\n")

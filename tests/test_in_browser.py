@@ -203,7 +203,7 @@ def test_a_prompt_that_is_too_long_is_told(open_page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_telephone(scheme, site, browser):
-    context = browser.new_context(viewport=dict(width=390, height=844), has_touch=True, is_mobile=True, color_scheme=scheme)
+    context = browser.new_context(viewport=dict(width=390, height=844), has_touch=True, color_scheme=scheme)
     page = context.new_page()
     page.goto(f"{site}/try/index.html")
     page.wait_for_function("!document.querySelector('#generate').disabled", timeout=60_000)
@@ -212,8 +212,8 @@ def test_on_a_telephone(scheme, site, browser):
     page.wait_for_function("document.querySelector('#text').textContent.startsWith('唐朝') && !document.querySelector('#generate').disabled")
     page.locator("#text .token").nth(3).tap()
     assert page.locator("#text .token").nth(3).get_attribute("aria-pressed") == "true" and len(bars(page)) == 12
-    for control in page.locator("#settings button, #settings select, #settings input, #settings textarea").all():
-        box = control.bounding_box()
+    for part in page.locator("#settings button, #settings select, #settings input, #settings textarea, #text, #bars tr").all():
+        box = part.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
     assert page.evaluate("document.documentElement.scrollWidth") <= 391
     context.close()

@@ -29,7 +29,7 @@ export async function load(whenBytes) {
     file("student.onnx", whenBytes), file("tokenizer.json", whenBytes), file("config.json", whenBytes)]);
   Object.assign(ort.env.wasm, { numThreads: 1, wasmBinary: await unpacked(wasm) });
   ort.env.logLevel = "error";
-  const session = await ort.InferenceSession.create(await graph.arrayBuffer(), { executionProviders: ["wasm"], extra: { session: { disable_quant_qdq: "1" } } });
+  const session = await ort.InferenceSession.create(await graph.arrayBuffer(), { executionProviders: ["wasm"] });
   return new Student(ort, session, new Tokenizer(JSON.parse(await words.text())), { ...JSON.parse(await config.text()), modelBytes: graph.size });
 }
 

@@ -1,8 +1,8 @@
 // Byte-level BPE from a tokenizer.json, with the same ids as the `tokenizers` library gives in Python.
 
-// The pattern in JavaScript's words: its \s means other characters, and not every browser has (?i:…) yet, in which ſ is an s as well.
+// The pattern in JavaScript's words: its \s means other characters, and not every browser has (?i:…) yet.
 function pattern(regex) {
-  const ignoringCase = regex.replace(/\(\?i:([^)]*)\)/g, (_, inside) => `(?:${inside.replace(/[a-z]/g, c => `[${c}${c.toUpperCase()}${c === "s" ? "ſ" : ""}]`)})`);
+  const ignoringCase = regex.replace(/\(\?i:([^)]*)\)/g, (_, inside) => `(?:${inside.replace(/[a-z]/g, c => `[${c}${c.toUpperCase()}]`)})`);
   return new RegExp(ignoringCase.replaceAll("\\s", "\\p{White_Space}").replaceAll("\\S", "\\P{White_Space}"), "gu");
 }
 
