@@ -69,6 +69,7 @@ def test_python_lines_run():
         if words(line)[0] == "python": subprocess.run([sys.executable, *words(line)[1:]], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if "```text" in p.read_text(encoding="utf-8")], ids=lambda p: p.stem)
 def test_output_is_what_the_commands_print(page, capsys):
     "All of these come from `plan`, which counts: the same on every machine."
