@@ -103,6 +103,8 @@ def main():
     index = runpy.run_path(str(cfg.lib_path/"_modidx.py"))["d"]["syms"]
     settle_names(site, {link.partition("#")[2] for names in index.values() for link, _ in names.values()})
     keep_to_itself(site)
+    import try_page # here, as the processes that nbdev starts import this file, and need no torch
+    try_page.fill(site/"try")
     wrong = sorted(set_formulas(site)) + sorted(broken_links(site))
     print(*wrong, f"{len(list(site.rglob('*.html')))} pages in {site.name}/, {len(wrong)} broken links or formulas", sep="\n")
     sys.exit(bool(wrong))

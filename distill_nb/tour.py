@@ -41,7 +41,7 @@ def model_map(*here): # numbers of lessons: "03"
                 f'<text x="{x + w / 2}" y="{y + h / 2 + 12}" class="n">{n}</text>' if h > 30 else
                 f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="6" fill="{fill}" stroke="{line}"/><text x="{x + w / 2}" y="{y + 16}">{label} {n}</text>')
     def arrow(points): return f'<polyline points="{points}" fill="none" stroke="#5b6b7a" marker-end="url(#tip)"/>'
-    return SVG(f'''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 300" width="960" role="img" aria-label="the model, lessons {" ".join(here) or "all"} marked">
+    return SVG(f'''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 300" width="960" style="max-width: 100%; height: auto" role="img" aria-label="the model, lessons {" ".join(here) or "all"} marked">
 <style>text {{ font: 12px sans-serif; text-anchor: middle; fill: #1c2733 }} .n {{ font-size: 10px; fill: #5b6b7a }} .say {{ font-size: 11px; fill: #5b6b7a; text-anchor: start }}</style>
 <defs><marker id="tip" markerWidth="8" markerHeight="8" refX="6" refY="3" orient="auto"><path d="M0,0 L6,3 L0,6 z" fill="#5b6b7a"/></marker></defs>
 <rect width="960" height="300" rx="8" fill="#f4f6f8"/><rect x="118" y="84" width="650" height="122" rx="10" fill="#e3edf7" stroke="#9db4c8"/>

@@ -1,0 +1,50 @@
+"The study as one command: every way is trained once, whatever stops it, and bad settings are refused before anything is."
+import csv
+
+import pytest
+
+from distill_nb.cli import main
+
+
+@pytest.fixture
+def flags(train_flags, tmp_path):
+    few = ["--alphas", "0.5", "--temperatures", "1", "2", "--seeds", "2", "--out", str(tmp_path / "study")]
+    return ["study", *train_flags[1:], "--max-steps", "3", *few]
+
+
+def rows(tmp_path): return list(csv.DictReader((tmp_path / "study/results.csv").open()))
+
+
+def test_study(flags, tmp_path, capfd):
+    assert main(flags) == 0
+    out, _ = capfd.readouterr()
+    ways = {(r["alpha"], r["temperature"], r["steps"]) for r in rows(tmp_path)}
+    assert len(rows(tmp_path)) == 8 and len(ways) == 4, "labels only for as many steps and for as much work, two taught ways; two seeds of each"
+    assert "labels only, 3 steps" in out and "alpha 0.5, T=2, 3 steps" in out and "on all 2 seeds" in out or "not decided" in out
+    assert (tmp_path / "study/study.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("study/*/step-*")), "a finished training leaves its metrics, not its checkpoints"
+    assert all((p / "metrics.jsonl").exists() for p in (tmp_path / "study").iterdir() if p.is_dir())
+
+
+def test_study_goes_on_and_its_rows_are_the_same(flags, tmp_path, monkeypatch):
+    from distill_nb import study
+    assert main(flags) == 0
+    whole, real, calls = rows(tmp_path), study.train_way, []
+    kept = (tmp_path / "study/results.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "study/results.csv").write_text("".join(kept[:4]))
+    def stopped(way, *args, **settings):
+        calls.append(way)
+        if len(calls) == 3: raise KeyboardInterrupt
+        return real(way, *args, **settings)
+    monkeypatch.setattr(study, "train_way", stopped)
+    assert main(flags) == 130 and len(rows(tmp_path)) == 5
+    assert main(flags) == 0 and rows(tmp_path) == whole
+    assert len(calls) == 3 + 3, "what was finished is not trained again"
+
+
+def test_study_refuses_other_settings(flags, tmp_path, capfd):
+    assert main(flags) == 0
+    before = (tmp_path / "study/results.csv").read_bytes()
+    assert main([*flags, "--learning-rate", "0.01"]) == 2
+    assert "holds a study with other settings (training); give another --out" in capfd.readouterr().err
+    assert (tmp_path / "study/results.csv").read_bytes() == before
