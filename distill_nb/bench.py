@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['T', 'LIGER_CHUNKS', 'COLUMNS', 'SPLITS', 'BOUNDS', 'BENCHES', 'seconds', 'synchronize', 'fastest', 'race',
-           'plain_loss', 'our_loss', 'bare_matmuls', 'extra_memory', 'apart', 'trl_chunked', 'trl_gkd', 'liger',
-           'liger_triton', 'torchtune_chunked', 'Variant', 'liger_name', 'loss_variants', 'Unequal', 'gradients',
-           'right_gradients', 'check_equal', 'best_device', 'low_dtype', 'loss_inputs', 'usable', 'best_liger',
-           'result', 'loss_memory', 'bench_loss', 'table', 'charts', 'plot', 'random_teacher', 'Step', 'check_step',
-           'step_variants', 'fastest_parts', 'fast_low', 'bench_step', 'bench_data', 'AnyToken', 'bench_generate',
-           'uneven_batch', 'one_update', 'invariance', 'check_invariance', 'bench_losses', 'about', 'others_noted',
-           'quietly', 'write', 'bench']
+           'plain_loss', 'our_loss', 'bare_matmuls', 'extra_memory', 'trl_chunked', 'trl_gkd', 'liger', 'liger_triton',
+           'torchtune_chunked', 'Variant', 'liger_name', 'loss_variants', 'Unequal', 'gradients', 'right_gradients',
+           'check_equal', 'best_device', 'low_dtype', 'loss_inputs', 'usable', 'best_liger', 'result', 'loss_memory',
+           'bench_loss', 'table', 'charts', 'plot', 'random_teacher', 'Step', 'check_step', 'step_variants',
+           'fastest_parts', 'fast_low', 'bench_step', 'bench_data', 'AnyToken', 'bench_generate', 'uneven_batch',
+           'one_update', 'invariance', 'check_invariance', 'bench_losses', 'about', 'others_noted', 'quietly', 'write',
+           'bench']
 
 # %% ../nbs/16_bench.ipynb #cell-02
-import contextlib, copy, gc, importlib.util, json, logging, os, subprocess, sys, tempfile, threading, time
+import contextlib, copy, gc, importlib.util, json, logging, os, tempfile, time
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -29,7 +29,7 @@ from .data import WikiDataset, batches, fast_tokenizer, local_articles, local_fi
 from .export import to_llama
 from .generator import TextGenerator
 from .loss import IGNORE, fused_kd_loss
-from .plan import TeacherShape, step_flops
+from .plan import TeacherShape, apart, held_while, step_flops
 from .student import StudentModel
 from .teacher import ASSETS, TeacherModel
 from .trainer import DistillationTrainer, StudentWithLoss, make_optimizer
@@ -73,30 +73,10 @@ def bare_matmuls(h, w, th, tw, labels=None): # four, that no variant can do with
 def extra_memory(f) -> int: # bytes
     "The most that is held while `f` runs beyond what was held before: counted by CUDA, watched every millisecond on a CPU."
     gc.collect()
-    if torch.cuda.is_available():
-        before, _ = torch.cuda.memory_allocated(), torch.cuda.reset_peak_memory_stats()
-        f()
-        return torch.cuda.max_memory_allocated() - before
-    held, done = psutil.Process().memory_info, threading.Event()
-    seen = [held().rss]
-    def watch():
-        while not done.wait(0.001): seen.append(held().rss)
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try: f()
-    finally: done.set(); watcher.join()
-    return max(seen) - seen[0]
-
-# %% ../nbs/16_bench.ipynb #cell-27e
-def apart(name:str, processes:int=1, **settings): # of a function of this module; what it returns, of the first process
-    "Call it in a process of its own, or in several that train together."
-    code = f"import json, os, sys, torch; from distill_nb import bench; torch.save(bench.{name}(**json.loads(sys.argv[1])), sys.argv[2] + os.environ.get('RANK', '0'))"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "--no-python"] if processes > 1 else []
-    env = os.environ | dict(MALLOC_MMAP_THRESHOLD_="1000000", OMP_NUM_THREADS=str(torch.get_num_threads())) # what is freed is given back at once
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([*launch, sys.executable, "-c", code, json.dumps(settings), f"{folder}/"], env=env, capture_output=True, text=True)
-        if done.returncode: raise RuntimeError(f"{name} failed in a process of its own:\n{done.stderr[-2000:]}")
-        return torch.load(f"{folder}/0", weights_only=True)
+    if not torch.cuda.is_available(): return max(held_while(f).values(), default=0)
+    before, _ = torch.cuda.memory_allocated(), torch.cuda.reset_peak_memory_stats()
+    f()
+    return torch.cuda.max_memory_allocated() - before
 
 # %% ../nbs/16_bench.ipynb #cell-30c
 def trl_chunked(h, w, th, tw, labels):
@@ -217,7 +197,7 @@ def bench_loss(tokens=512, vocab_size=151_936, widths=(512, 896), low=False, rep
         variants = {name: v for name, v in variants.items() if "chunks of" not in name or name in chosen}
         off, left_out = usable(variants, inputs, low)
         times = race({"bare matmuls": partial(bare_matmuls, *bare), **{name: partial(gradients, variants[name].f, inputs) for name in off}}, repeats)
-    memory = apart("loss_memory", sizes=sizes, low=low, names=list(off))
+    memory = apart("bench.loss_memory", sizes=sizes, low=low, names=list(off))
     limit = times.pop("bare matmuls")
     return result({"bare matmuls": limit, **dict(sorted(times.items(), key=lambda row: row[1]))}, left_out, gb={name: m / 1e9 for name, m in memory.items()}, off=off)
 
@@ -463,7 +443,7 @@ def invariance(splits=None, update=one_update) -> dict: # rows: relative differe
     whole, rows = update([[8]]), {}
     for name, split in (splits or SPLITS).items():
         processes = len(split["shares"])
-        cut = update(**split) if processes == 1 else apart("one_update", processes, **split)
+        cut = update(**split) if processes == 1 else apart("bench.one_update", processes, **split)
         rows[name] = {k: ((cut[k] - whole[k]).norm() / whole[k].norm()).item() for k in BOUNDS}
     return dict(rows=rows, notes=[])
 

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['FILLS', 'PARTS', 'LASTING', 'BYTES_PER_TOKEN', 'CARDS', 'RESERVED', 'Alive', 'TeacherShape', 'teacher_shape', 'watch',
            'take_step', 'loss_in_short', 'step_memory', 'Peak', 'peaks', 'count_peaks', 'all_peaks', 'peak_memory',
-           'step_on_cpu', 'resident', 'measured_step', 'counted_step', 'step_flops', 'run_steps', 'fits',
+           'held_while', 'apart', 'step_on_cpu', 'measured_step', 'counted_step', 'step_flops', 'run_steps', 'fits',
            'largest_batches', 'way_out', 'memory_report', 'plan']
 
 # %% ../nbs/15_plan.ipynb #cell-02
-import contextlib, ctypes, dataclasses, json, os, subprocess, sys, threading, time, weakref
+import ctypes, dataclasses, json, os, subprocess, sys, tempfile, threading, weakref
 from collections import Counter
 from functools import cache
 from typing import NamedTuple
 from unittest import mock
-import torch
+import psutil, torch
 from fastcore.basics import patch
 from torch.nn.utils import clip_grad_norm_
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -184,10 +184,37 @@ def peak_memory(*args, **settings) -> Peak: # of `all_peaks`
     "The highest point of a step."
     return max(all_peaks(*args, **settings).values(), key=lambda peak: peak.total)
 
+# %% ../nbs/15_plan.ipynb #cell-24a
+def held_while(f, when=lambda: "") -> dict: # `when`: says what is going on; it → most bytes
+    "What the process holds while `f` runs, beyond what it held before: the operating system is asked every millisecond."
+    held, most, done = psutil.Process().memory_info, Counter(), threading.Event()
+    before = held().rss
+    def look():
+        while not done.wait(0.001): most[when()] = max(most[when()], held().rss - before)
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try: f()
+    finally: done.set(); watcher.join()
+    return dict(most)
+
+# %% ../nbs/15_plan.ipynb #cell-24a3
+def apart(name:str, # "module.function" of this package
+          processes:int=1, **settings): # what JSON can carry; → what it returns, of the first process
+    "Call it in a process of its own, that gives back at once what it frees, or in several that train together."
+    code = f"import json, os, sys, torch; from distill_nb import {name.split('.')[0]}; torch.save({name}(**json.loads(sys.argv[1])), sys.argv[2] + os.environ.get('RANK', '0'))"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "--no-python"] if processes > 1 else []
+    env = os.environ | dict(MALLOC_MMAP_THRESHOLD_="65536", OMP_NUM_THREADS=str(torch.get_num_threads()))
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([*launch, sys.executable, "-c", code, json.dumps(settings), f"{folder}/"], env=env, capture_output=True, text=True)
+        if done.returncode: raise RuntimeError(f"{name} failed in a process of its own:\n{done.stderr[-2000:]}")
+        return torch.load(f"{folder}/0", weights_only=True)
+
 # %% ../nbs/15_plan.ipynb #cell-24b
-def step_on_cpu(config, training, teacher, gradient_checkpointing=False, accumulate=1) -> dict: # when → most bytes beside those before
+def step_on_cpu(config:dict, training:dict, teacher:list, # of the configs, as JSON carries them
+                gradient_checkpointing=False, accumulate=1) -> dict: # when → most bytes beside those before
     "Take a real step in FP32, and watch. For a process of its own, on Linux."
     from transformers import Qwen2Config, Qwen2ForCausalLM
+    config, training, teacher = ModelConfig(**config), TrainingConfig(**training), TeacherShape(*teacher)
     student, heads = StudentModel(config), max(1, teacher.hidden_size // 64)
     student.gradient_checkpointing = gradient_checkpointing
     theirs = Qwen2ForCausalLM(Qwen2Config(
@@ -196,37 +223,18 @@ def step_on_cpu(config, training, teacher, gradient_checkpointing=False, accumul
         num_hidden_layers=teacher.num_layers, num_attention_heads=heads, num_key_value_heads=2 - heads % 2)).requires_grad_(False).eval()
     model = StudentWithLoss(student, training, min(config.vocab_size, teacher.vocab_size))
     def teach(ids): return theirs.base_model(ids, use_cache=False).last_hidden_state
-    def step(enter, *shape):
+    def step(*shape):
         batches = [torch.randint(model.vocab_size, shape) for _ in range(accumulate)]
-        take_step(model, optimizer, batches, teach, theirs.lm_head.weight, enter, bf16=False)
-    optimizer, now, most = make_optimizer(student, training), ["before"], Counter()
-    watch(student, lambda when: now.append(when))
-    step(now.append, 1, 8)
+        take_step(model, optimizer, batches, teach, theirs.lm_head.weight, now.append, bf16=False)
+    optimizer, now = make_optimizer(student, training), ["before"]
+    watch(student, now.append)
+    step(1, 8)
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before, done = resident(), threading.Event()
-    def look():
-        while not done.wait(0.001): most[now[-1]] = max(most[now[-1]], resident() - before)
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    step(now.append, training.batch_size, config.max_seq_len)
-    done.set(); watcher.join()
-    return most
-
-# %% ../nbs/15_plan.ipynb #cell-24c
-def resident() -> int: # bytes
-    "Memory of this process that is really there."
-    with open("/proc/self/statm") as file: return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return held_while(lambda: step(training.batch_size, config.max_seq_len), lambda: now[-1])
 
 def measured_step(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape, **settings # of `step_on_cpu`, as its result
                   ) -> dict:
-    "`step_on_cpu` in a process of its own, that gives back at once what it frees."
-    code = """import json, sys
-from distill_nb.plan import ModelConfig, TeacherShape, TrainingConfig, step_on_cpu
-config, training, teacher, settings = json.loads(sys.argv[1])
-print(json.dumps(step_on_cpu(ModelConfig(**config), TrainingConfig(**training), TeacherShape(*teacher), **settings)))"""
-    given = json.dumps([config.to_dict(), training.to_dict(), teacher, settings])
-    env = os.environ | dict(MALLOC_MMAP_THRESHOLD_="65536", OMP_NUM_THREADS=str(torch.get_num_threads()))
-    return json.loads(subprocess.run([sys.executable, "-c", code, given], env=env, stdout=subprocess.PIPE, check=True).stdout)
+    return apart("plan.step_on_cpu", config=config.to_dict(), training=training.to_dict(), teacher=list(teacher), **settings)
 
 # %% ../nbs/15_plan.ipynb #cell-24c2
 LASTING = "student's weights", "optimizer", "teacher's weights" # from step to step

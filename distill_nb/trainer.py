@@ -48,13 +48,13 @@ def make_optimizer(model, config:TrainingConfig):
 def chunk_gap(s, t, # logits of student and teacher, [chunk, vocab]; t may be None
               labels) -> dict: # [chunk]
     "Sums over a few tokens."
-    logp, rows = s.float().log_softmax(-1), torch.arange(len(labels), device=labels.device)
-    sums = dict(tokens=len(labels), student_ce=-logp[rows, labels].sum())
+    logq, rows = s.float().log_softmax(-1), torch.arange(len(labels), device=labels.device)
+    sums = dict(tokens=len(labels), student_ce=-logq[rows, labels].sum())
     if t is None: return sums
-    logq = t.float().log_softmax(-1)
-    q = logq.exp()
-    return sums | dict(teacher_ce=-logq[rows, labels].sum(), teacher_entropy=-(q * logq).sum(), kl=(q * (logq - logp)).sum(),
-                       top1_agreement=(logp.argmax(-1) == logq.argmax(-1)).sum())
+    logp = t.float().log_softmax(-1)
+    p = logp.exp()
+    return sums | dict(teacher_ce=-logp[rows, labels].sum(), teacher_entropy=-(p * logp).sum(), kl=(p * (logp - logq)).sum(),
+                       top1_agreement=(logq.argmax(-1) == logp.argmax(-1)).sum())
 
 # %% ../nbs/09_trainer.ipynb #cell-38c
 @torch.no_grad()
