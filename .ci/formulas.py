@@ -42,6 +42,7 @@ def set_formulas(site): # → what KaTeX refused, with its page
         def katex(m):
             tex = html.unescape(m[3])
             res = done[tex, m[2] == "display"]
+            if m[2] == "inline" and re.search(r"\\\\[A-Za-z]", tex): res = dict(error="a doubled backslash is a new line, and no command")
             if "error" in res: refused.append(f"{page.relative_to(site)}: {res['error']}: {tex}")
             return m[1] + res.get("html", m[3]) + "</span>"
         has_some = FORMULA.search(text)
