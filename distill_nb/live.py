@@ -6,7 +6,7 @@
 __all__ = ['sample', 'draw_curves', 'samples_html', 'has_widgets', 'LiveView']
 
 # %% ../nbs/18_live.ipynb #cell-02
-import html, io, os, threading, time
+import asyncio, html, io, os, threading, time
 from fastcore.basics import patch
 from .config import BadInput
 from .generator import TextGenerator
@@ -41,7 +41,7 @@ def samples_html(samples:list, # (step, text), the oldest first
     rows = "".join(f'<tr style="background:none"><td style="{cell};text-align:right;opacity:.65;white-space:nowrap">step {step}</td>'
                    f'<td style="{cell}"><span style="opacity:.65">{html.escape(prompt)}</span>{html.escape(text).replace(chr(10), "⏎")}</td></tr>'
                    for step, text in reversed(samples))
-    return f'<table class="samples" style="border-collapse:collapse;margin:0">{rows}</table>'
+    return f'<table class="samples" style="border-collapse:collapse;margin:0;line-height:1.5">{rows}</table>'
 
 # %% ../nbs/18_live.ipynb #cell-20
 def has_widgets() -> bool:
@@ -129,6 +129,12 @@ def wait(self:LiveView) -> dict: # the last validation
     if self.report is None: raise BadInput("nothing has been trained yet; call fit() first")
     return self.report
 
+@patch
+def __await__(self:LiveView):
+    "`await view` is `wait` for a notebook: meanwhile the kernel answers the buttons."
+    while self.thread and self.thread.is_alive(): yield from asyncio.sleep(0.1).__await__()
+    return self.wait()
+
 # %% ../nbs/18_live.ipynb #cell-25
 @patch
 def wish(self:LiveView, **wishes):
@@ -200,4 +206,4 @@ def status(self:LiveView) -> str: # HTML
     elif isinstance(self.error, KeyboardInterrupt): parts.append(html.escape(str(self.error)))
     elif self.error: parts.append(f'<span style="color:var(--jp-error-color1,#b00020)">{type(self.error).__name__}: {html.escape(str(self.error))}</span>')
     else: parts += [x for x in ("stopping after this step" if self.stopping else "held" if self.paused else "", html.escape(self.said)) if x]
-    return " · ".join(parts)
+    return f'<div style="line-height:1.5">{" · ".join(parts)}</div>'

@@ -132,7 +132,7 @@ def units(tokenizer, ids) -> list: # (text, first token, one past the last)
     return found
 
 # %% ../nbs/19_playground.ipynb #cell-24
-HOTTEST = 4.0 # nats, and above
+HOTTEST = 3.0 # nats, and above
 
 def heat(kl) -> str: # CSS colour; see-through, so that it suits a light and a dark page
     return "transparent" if kl is None else f"rgba(234,100,20,{0.8 * min(kl / HOTTEST, 1):.2f})"
@@ -180,7 +180,7 @@ def token_label(tokenizer, token) -> str:
 
 def next_bars(reading, place, # of a token in the text, from 1; one past the last asks what comes next
               settings:dict, # strategy, top_k, top_p, temperature
-              n=6) -> dict: # rows: (token, {name: (probability, kept)}); models: {name: (tokens kept, probability kept)}
+              n=5) -> dict: # rows: (token, {name: (probability, kept)}); models: {name: (tokens kept, probability kept)}
     "What every model expected at a place: the n likeliest tokens of each, and the one that came."
     cut = {name: choices(reading.logits(name, slice(place - 1, place))[0], **settings) for name in reading.writers}
     came = reading.ids[place] if place < len(reading.ids) else None
@@ -305,17 +305,18 @@ def make_widgets(self:Playground):
     import ipywidgets as w
     style, wide = dict(description_width="6.5em"), dict(width="auto")
     limit = min(x.model.config.max_seq_len for x in self.writers.values()) - 1
-    self.prompt_field = w.Text(self.prompt, description="prompt", style=style, layout=dict(flex="1 1 16em", width="auto"))
+    self.prompt_field = w.Text(self.prompt, description="prompt", style=style, layout=dict(flex="1 1 12em", width="auto"))
     self.go = w.Button(description="Generate", icon="play", button_style="primary", layout=dict(width="8em"))
     self.halt = w.Button(description="Stop", icon="stop", disabled=True, layout=dict(width="6em"))
-    self.strategy = w.ToggleButtons(options=TextGenerator.STRATEGIES, description="strategy", style=style | dict(button_width="6em"), layout=wide)
+    self.strategy = w.ToggleButtons(options=TextGenerator.STRATEGIES, style=dict(button_width="6em"), layout=wide | dict(margin="2px 2px 2px 6px"))
     self.temperature = w.FloatSlider(1.0, min=0.1, max=2.0, step=0.05, description="temperature", style=style, layout=wide)
     self.top_k = w.IntSlider(50, min=1, max=100, description="top-k", style=style, layout=wide)
     self.top_p = w.FloatSlider(0.9, min=0.05, max=1.0, step=0.05, description="top-p", style=style, layout=wide)
     self.length = w.IntSlider(min(60, limit), min=1, max=min(limit, 512), description="length", style=style, layout=wide)
     self.seed = w.BoundedIntText(0, min=0, max=2**31 - 1, description="seed", style=style, layout=wide)
-    self.columns = {name: w.HTML(layout=dict(margin="0")) for name in MODELS}
-    self.text_of = w.ToggleButtons(options=[n for n in MODELS if n in self.writers], description="text of", style=style | dict(button_width="8em"), layout=wide)
+    self.columns = {name: w.HTML() for name in MODELS}
+    there = [n for n in MODELS if n in self.writers]
+    self.text_of = w.ToggleButtons(options=there, value=there[-1], style=dict(button_width="8em"), layout=wide | dict(margin="2px 2px 2px 6px"))
     self.strips = {name: w.ToggleButtons(options=[], value=None, layout=wide) for name in NAMES}
     self.strip_titles, self.strip_styles = {name: w.HTML() for name in NAMES}, {name: w.HTML() for name in NAMES}
     self.slider = w.IntSlider(min=0, max=1, description="token", style=style, layout=dict(width="100%", max_width="640px"))
@@ -329,6 +330,7 @@ def make_widgets(self:Playground):
 def lay_out(self:Playground):
     import ipywidgets as w
     def grid(children, least): return w.GridBox(children, layout=dict(grid_template_columns=f"repeat(auto-fit, minmax(min({least}px, 100%), 1fr))", grid_gap="2px 16px", width="100%"))
+    def named(name, widget): return w.HBox([w.Label(name, layout=dict(width="6.5em", justify_content="flex-end")), widget])
     strips = []
     for i, name in enumerate(NAMES):
         self.strips[name].add_class(f"strip-{i}-{id(self)}")
@@ -338,9 +340,9 @@ def lay_out(self:Playground):
                                   *self.path_fields.values(), self.load, self.load_said])], titles=("Other models",))
     self.columns_box = grid([self.columns[n] for n in MODELS if n in self.writers], 230)
     self.box = w.VBox([w.HTML(STYLE + (APP if os.environ.get("SERVER_SOFTWARE", "").startswith("voila") else "") + "<h3 style='margin:0'>Playground</h3>"),
-                       w.HBox([self.prompt_field, self.go, self.halt], layout=dict(flex_flow="row wrap")), self.strategy,
-                       grid([self.temperature, self.top_k, self.top_p, self.length, self.seed], 300), self.said, self.columns_box,
-                       self.text_of, *strips, w.HTML(legend_html()), self.slider, self.token_line, self.bars, models],
+                       w.HBox([self.prompt_field, self.go, self.halt], layout=dict(flex_flow="row wrap")), named("strategy", self.strategy),
+                       grid([self.temperature, self.top_k, self.top_p, self.length, self.seed], 340), self.said, self.columns_box,
+                       named("text of", self.text_of), *strips, w.HTML(legend_html()), self.slider, self.token_line, self.bars, models],
                       layout=dict(width="100%", padding="4px 8px", grid_gap="4px"))
     self.box.add_class("playground")
 
@@ -390,7 +392,7 @@ def show_bars(self:Playground):
         return
     came = token_label(self.tokenizer, reading.ids[place]) if place < len(reading.ids) else None
     before = shown(spell(self.tokenizer, reading.ids[:place]))[-12:]
-    self.token_line.value = f"<b>After …{html.escape(before)}</b>: what each expected" + (f", before <b>{html.escape(came)}</b> came" if came else " to come next")
+    self.token_line.value = f"After <b>…{html.escape(before)}</b> – what each expected" + (f"; <b>{html.escape(came)}</b> came" if came else " to come next")
     self.bars.value = bars_html(next_bars(reading, place, self.settings()), self.tokenizer)
 
 # %% ../nbs/19_playground.ipynb #cell-46

@@ -1,26 +1,14 @@
 "The built site in a real browser, and a lesson run in JupyterLab."
-import functools, json, os, shutil, socket, subprocess, sys, threading, time, urllib.request
+import functools, json, subprocess, sys, threading, time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from browsing import ROOT, run_all
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "nbs").glob("*.ipynb"))
 PAGES = ["index.html", *(f"nbs/{p.stem}.html" for p in LESSONS)]
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync".split()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -35,18 +23,6 @@ def site():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-
-
-@pytest.fixture
-def page(browser):
-    "A page that keeps what went wrong on it in `page.wrong`; nothing outside this machine is reached."
-    page = browser.new_page()
-    page.wrong = []
-    page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("response", lambda response: page.wrong.append(f"{response.status} {response.url}") if response.status >= 400 else None)
-    yield page
-    page.close()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -90,35 +66,6 @@ def test_formulas_are_set(site, page):
     assert page.locator("math").first.bounding_box()["height"] > 5
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    "The address and the folder of a JupyterLab on a copy of the project: a lesson's last cell exports."
-    folder, port = tmp_path_factory.mktemp("lab"), free_port()
-    for name in ("nbs", "distill_nb"): shutil.copytree(ROOT / name, folder / name)
-    for name in ("settings.ini", "pyproject.toml", "index.ipynb"): shutil.copy(ROOT / name, folder)
-    flags = [f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}", "--no-browser", "--IdentityProvider.token=", "--ServerApp.password=",
-             "--ServerApp.disable_check_xsrf=True", *(["--allow-root"] if os.geteuid() == 0 else []),
-             "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    env = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # plots are shown in the notebook
-    process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *flags], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
-    while True:
-        try: urllib.request.urlopen(f"{address}/api").close()
-        except OSError:
-            assert process.poll() is None and time.monotonic() < end, "JupyterLab does not start"
-            time.sleep(0.3)
-        else: break
-    yield address, folder
-    process.terminate()
-    process.wait(30)
-
-
 def test_lesson_runs_in_jupyterlab(lab, page):
     address, folder = lab
     path = folder / "nbs/01_rmsnorm.ipynb"
@@ -126,11 +73,7 @@ def test_lesson_runs_in_jupyterlab(lab, page):
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code": cell.update(outputs=[], execution_count=None)
     path.write_text(json.dumps(notebook), encoding="utf-8")
-    page.set_default_timeout(120_000)
-    page.goto(f"{address}/lab/tree/nbs/01_rmsnorm.ipynb?reset")
-    page.locator(".jp-NotebookPanel h1").first.wait_for()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    run_all(page, address, "nbs/01_rmsnorm.ipynb")
     end = time.monotonic() + 300
     while True: # save until the last cell has run
         page.wait_for_timeout(2000)
