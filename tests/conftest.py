@@ -114,7 +114,7 @@ def lab(tmp_path_factory):
     flags = [f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}", "--no-browser", "--IdentityProvider.token=", "--ServerApp.password=",
              "--ServerApp.disable_check_xsrf=True", *(["--allow-root"] if os.geteuid() == 0 else []),
              "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    process = serve(["jupyterlab", *flags], folder, f"http://127.0.0.1:{port}/api")
+    process = serve(["jupyterlab", *flags], folder, port)
     yield f"http://127.0.0.1:{port}", folder
     process.terminate()
     process.wait(30)

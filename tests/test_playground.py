@@ -19,10 +19,10 @@ class Played:
         self.page, self.app = page, page.locator(".playground")
         self.stop, self.go = self.button("Stop"), self.button("Generate")
 
-    def button(self, name): return self.app.get_by_role("button", name=name, exact=True)
+    def button(self, name): return self.app.get_by_role("button", name=name)  # an icon is part of the name
     def slider(self, name): return self.app.locator(".widget-hslider", has=self.page.get_by_text(name, exact=True)).locator(".noUi-handle")
     def is_off(self, name): return self.slider(name).locator("xpath=ancestor::*[contains(@class, 'noUi-target')]").get_attribute("disabled") is not None
-    def texts(self): return self.app.locator(".written").evaluate_all("all => all.map(e => e.innerText)")
+    def texts(self): return self.app.locator(".written").evaluate_all("all => all.map(e => e.textContent)")  # without line ends
     def bars(self): return self.app.locator(".bars").inner_html()
     def prompt(self, text): self.app.locator("input[type=text]").first.fill(text)
 
@@ -42,12 +42,12 @@ class Played:
         def over():
             text = self.texts()[-1]
             if text not in seen: seen.append(text)
-            return self.stop.is_disabled() and self.app.locator(".strip button").count() > 10
+            return len(seen) > 1 and self.go.is_enabled()
         self.until(over)
         return seen
 
 
-def written(writer, prompt, **settings): return prompt + writer.generate(prompt, **settings)
+def written(writer, prompt): return prompt + writer.generate(prompt, max_new_tokens=60).replace("\n", "")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_it_streams_and_writes_what_the_generator_writes(played, writers):
     seen = played.seen_while_writing()
     assert len(seen) >= 4 and all(len(a) < len(b) for a, b in zip(seen, seen[1:])), "the text grows before the reader's eyes"
     for text, writer in zip(played.texts(), writers.values()):
-        assert text.strip() == written(writer, "铜的元素符号是", max_new_tokens=60).strip()
+        assert text == written(writer, "铜的元素符号是")
     speeds = played.app.locator(".speed").all_inner_texts()
     assert len(speeds) == 3 and all("tokens/s" in s for s in speeds)
     print(speeds)
@@ -104,9 +104,9 @@ def test_a_long_text_can_be_stopped(played, writers):
     played.press("length", "End")
     played.prompt("水")
     played.go.click()
-    played.until(lambda: len(played.texts()[-1]) > 4 and played.texts()[-1].startswith("水"))
+    played.until(lambda: len(played.texts()[-1]) > 20 and played.texts()[-1].startswith("水"))
     played.stop.click()
-    played.seen_while_writing()
+    played.until(played.go.is_enabled)
     shown = [int(s.split()[0]) for s in played.app.locator(".speed").all_inner_texts()]
     whole = [len(list(w.token_ids("水", strategy="top_p", max_new_tokens=127, top_k=1, top_p=0.9, temperature=2.0, seed=0))) for w in writers.values()]
     assert all(0 < a < b for a, b in zip(shown, whole)), (shown, whole)
@@ -146,7 +146,7 @@ def test_a_missing_checkpoint_says_what_to_do(played):
 def test_the_same_notebook_is_an_app(writers, tmp_path, page):
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
     port = free_port()
-    process = serve(["voila", "nbs/19_playground.ipynb", f"--port={port}", "--no-browser", "--Voila.ip=127.0.0.1"], tmp_path, f"http://127.0.0.1:{port}/voila/static/main.js")
+    process = serve(["voila", "nbs/19_playground.ipynb", f"--port={port}", "--no-browser", "--Voila.ip=127.0.0.1"], tmp_path, port)
     try:
         page.set_default_timeout(120_000)
         page.goto(f"http://127.0.0.1:{port}")
@@ -157,7 +157,7 @@ def test_the_same_notebook_is_an_app(writers, tmp_path, page):
         played.go.click()
         assert len(played.seen_while_writing()) >= 4
         for text, writer in zip(played.texts(), writers.values()):
-            assert text.strip() == written(writer, "铁的元素符号是", max_new_tokens=60).strip()
+            assert text == written(writer, "铁的元素符号是")
         assert played.app.locator(".bars .kept").count() == 3
         page.set_viewport_size(dict(width=600, height=900))
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1"), "the app scrolls sideways"
@@ -190,7 +190,7 @@ def test_a_training_is_held_saved_and_stopped_by_its_buttons(lab, page):
     view = page.locator(".live-view")
     line, run = view.locator("b", has_text="step"), folder / "live/run"
     def step(): return int(line.inner_text().split()[1])
-    def button(name): return view.get_by_role("button", name=name, exact=True)
+    def button(name): return view.get_by_role("button", name=name)
     line.wait_for()
     Played(page).until(lambda: step() > 3)
     button("Pause").click()
