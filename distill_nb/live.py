@@ -73,7 +73,10 @@ class LiveView:
             text = sample(self.trainer.student, self.trainer.data.tokenizer, self.prompt)
         self.samples = [s for s in self.samples if s[0] < self.trainer.current_step] + [(self.trainer.current_step, text)]
 
-    def figure(self): return draw_curves(self.trainer.history, self.trainer.total_steps)
+    def _repr_png_(self): # what a notebook shows of a view
+        png = io.BytesIO()
+        draw_curves(self.trainer.history, self.trainer.total_steps).savefig(png, dpi=110)
+        return png.getvalue()
 
 # %% ../nbs/18_live.ipynb #cell-23
 @patch
@@ -188,9 +191,7 @@ def show(self:LiveView, last=False):
     self.bar.value, self.line.value = self.trainer.current_step, self.status()
     self.show_buttons()
     if not (last or self.paused or now - self.drawn > max(0.5, 10 * self.draw_time)): return
-    png = io.BytesIO()
-    self.figure().savefig(png, dpi=110)
-    self.picture.value, self.texts.value = png.getvalue(), samples_html(self.samples[-6:], self.prompt)
+    self.picture.value, self.texts.value = self._repr_png_(), samples_html(self.samples[-6:], self.prompt)
     self.drawn = time.perf_counter()
     self.draw_time = self.drawn - now
 

@@ -294,7 +294,7 @@ def static_html(self:Playground, name="distilled", place=None, settings=None) ->
     settings = settings or dict(strategy="greedy", top_k=50, top_p=0.9, temperature=1.0)
     columns = "".join(f"<div>{self.column_html(n)}</div>" for n in self.writers)
     strips = "".join(strip_html(reading, n, place) for n in reading.kl)
-    return (f'<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:1em">{columns}</div>'
+    return (f'<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:1em">{columns}</div>'
             f'<p style="margin:1em 0 .2em"><b>The text of: {html.escape(name)}</b></p>{strips}{legend_html()}'
             f'<p style="margin:1em 0 .2em"><b>Token {place}</b></p>{bars_html(next_bars(reading, place, settings), self.tokenizer)}')
 

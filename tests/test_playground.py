@@ -109,7 +109,7 @@ def test_a_long_text_can_be_stopped(played, writers):
     played.until(played.go.is_enabled)
     shown = [int(s.split()[0]) for s in played.app.locator(".speed").all_inner_texts()]
     whole = [len(list(w.token_ids("水", strategy="top_p", max_new_tokens=127, top_k=1, top_p=0.9, temperature=2.0, seed=0))) for w in writers.values()]
-    assert all(0 < a < b for a, b in zip(shown, whole)), (shown, whole)
+    assert all(0 < a <= b for a, b in zip(shown, whole)) and all(a < b for a, b in zip(shown, whole) if b > 100), (shown, whole)
     assert played.page.wrong == [], played.page.wrong
 
 
