@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['log', 'CHECKPOINT_FILES', 'COUNTERS', 'lr_factor', 'make_optimizer', 'chunk_gap', 'gap_sums', 'gap_report',
-           'TrainerState', 'check_fit', 'make_accelerator', 'cpu_autocast', 'StudentWithLoss', 'LivePlot',
-           'DistillationTrainer', 'read_metrics', 'write_whole', 'flush', 'checkpoints', 'step_folders', 'step_of',
-           'check_free', 'take_back_old', 'check_branch', 'read_checkpoint', 'check_same_model', 'check_same_tokens',
-           'only_run']
+           'TrainerState', 'check_fit', 'make_accelerator', 'cpu_autocast', 'StudentWithLoss', 'DistillationTrainer',
+           'read_metrics', 'write_whole', 'flush', 'checkpoints', 'step_folders', 'step_of', 'check_free',
+           'take_back_old', 'check_branch', 'read_checkpoint', 'check_same_model', 'check_same_tokens', 'only_run']
 
 # %% ../nbs/09_trainer.ipynb #cell-02
 import contextlib, json, logging, math, os, shutil, signal, tempfile, threading, time
@@ -149,23 +148,6 @@ class StudentWithLoss(nn.Module):
         return fused_kd_loss(self.student.hidden(input_ids), self.student.head_weight, teacher_hidden, teacher_weight, labels,
                              self.config.alpha, self.config.temperature, self.vocab_size, num_tokens)
 
-# %% ../nbs/09_trainer.ipynb #cell-55
-class LivePlot:
-    "The loss curves, drawn anew in place while a notebook cell trains."
-    def __init__(self): self.handle = None
-
-    def __call__(self, history): # rows of `metrics.jsonl`
-        import matplotlib.pyplot as plt
-        from IPython.display import display
-        fig, ax = plt.subplots(figsize=(7, 3))
-        for name in ("loss", "kl", "ce"): ax.plot(*zip(*[(r["step"], r[name]) for r in history if name in r]), label=name, lw=1)
-        valid = [(r["step"], r["valid"]["student_ce"]) for r in history if "valid" in r]
-        if valid: ax.plot(*zip(*valid), "ko-", ms=4, label="validation ce")
-        ax.set(xlabel="step", ylabel="nats a token"); ax.legend()
-        plt.close(fig)
-        if self.handle: self.handle.update(fig)
-        else: self.handle = display(fig, display_id=True)
-
 # %% ../nbs/09_trainer.ipynb #cell-57
 class DistillationTrainer:
     "Trains a student on the labels and on what the teacher thinks of every next token."
@@ -180,12 +162,11 @@ class DistillationTrainer:
         accumulate:int=1, # batches a step: their gradients are added up
         eval_batches:int=None, # validate on so many batches at most
         progress:bool=True, # a bar with loss, speed and time left
-        plot:bool=False, # live curves in a notebook
     ):
         for name, n in dict(max_steps=max_steps, accumulate=accumulate, eval_batches=eval_batches).items():
             if n is not None and n < 1: raise BadInput(f"{name}={n} must be at least 1")
         self.student, self.teacher, self.data, self.config, self.seed = student, teacher, data, config, seed
-        self.accumulate, self.eval_batches, self.progress, self.plot = accumulate, eval_batches, progress, plot
+        self.accumulate, self.eval_batches, self.progress = accumulate, eval_batches, progress
         self.vocab_size = check_fit(student, teacher, data, config)
         self.accelerator = make_accelerator(device)
         train, self.valid_loader = data.dataloaders(config.batch_size)
@@ -200,7 +181,8 @@ class DistillationTrainer:
         self.current_epoch = self.epoch_step = self.current_step = 0
         self.scheduler = self.make_scheduler()
         self.best_val_loss, self.history, self.pending, self.interrupted = math.inf, [], [], False
-        self.live_plot, self.log_time = None, time.perf_counter()
+        self.log_time = time.perf_counter()
+        self.after_step = lambda: None # whoever wants to look or to ask for a stop: the live view of lesson 18
         self.state = TrainerState.INITIALIZED
 
     def make_scheduler(self):
@@ -221,6 +203,7 @@ def fit(self:DistillationTrainer) -> dict: # the last validation
                 if self.due(self.config.log_interval): self.log_steps(bar)
                 if self.due(self.config.eval_interval): self.evaluate()
                 if self.due(self.config.save_interval): self.save()
+                self.after_step()
                 if self.asked_to_stop(): self.stop_here()
                 if self.done: break
             else: self.current_epoch, self.epoch_step = self.current_epoch + 1, 0
@@ -305,14 +288,13 @@ def read_metrics(folder) -> list: # of a run
 
 @patch
 def write(self:DistillationTrainer, *rows): # of `metrics.jsonl`
-    "Append to the history and to the file, and draw."
+    "Append to the history and to the file."
     self.history += [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in rows] # JSON has no NaN
     is_new = not self.current_step and self.state == TrainerState.INITIALIZED # then the folder may be another run's
     if is_new or not self.accelerator.is_main_process: return
     path = Path(self.config.checkpoint_dir)
     path.mkdir(parents=True, exist_ok=True)
     with (path / "metrics.jsonl").open("a") as f: f.writelines(json.dumps(r) + "\n" for r in self.history[-len(rows):])
-    if self.live_plot: self.live_plot(self.history)
 
 # %% ../nbs/09_trainer.ipynb #cell-65c
 @patch
@@ -529,7 +511,6 @@ def running(self:DistillationTrainer):
             (folder / "metrics.new").write_text("".join(json.dumps(r) + "\n" for r in self.history))
             (folder / "metrics.new").replace(folder / "metrics.jsonl")
         self.interrupted, self.log_time, self.state = False, time.perf_counter(), TrainerState.TRAINING
-        self.live_plot = LivePlot() if self.plot else None
         self.optimizer.zero_grad()
         self.student.train()
         try: yield

@@ -102,21 +102,36 @@ def site():
 
 @pytest.fixture(scope="session")
 def browser():
+    from browsing import CHROMIUM, FLAGS
     from playwright.sync_api import sync_playwright
-    flags = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync".split()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=flags)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def page(browser):
-    "A page that keeps what went wrong on it in `page.wrong`."
-    page = browser.new_page()
+    "A page that keeps what went wrong on it in `page.wrong`; what it asks of other machines is not counted."
+    page, ours = browser.new_page(), lambda url: not url.startswith("http") or url.startswith("http://127.0.0.1")
     page.wrong = []
-    page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" and ours(message.location["url"]) else None)
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("response", lambda response: page.wrong.append(f"{response.status} {response.url}") if response.status >= 400 else None)
     yield page
     page.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    "The address and the folder of a JupyterLab on a copy of the project."
+    from browsing import copy_project, free_port, serve
+    folder, port = tmp_path_factory.mktemp("lab"), free_port()
+    copy_project(folder)
+    flags = [f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}", "--no-browser", "--IdentityProvider.token=", "--ServerApp.password=",
+             "--ServerApp.disable_check_xsrf=True", *(["--allow-root"] if os.geteuid() == 0 else []),
+             "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    process = serve(["jupyterlab", *flags], folder, port)
+    yield f"http://127.0.0.1:{port}", folder
+    process.terminate()
+    process.wait(30)

@@ -1,9 +1,10 @@
 "The notebooks as a reader runs them: every lesson by Run all in a JupyterLab, and where the package is missing, as on Colab."
-import json, os, shutil, socket, subprocess, sys, time, urllib.request
+import json, os, shutil, subprocess, sys, time, urllib.request
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from browsing import run_all
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "nbs").glob("*.ipynb"))
@@ -30,37 +31,6 @@ def test_first_cell_gets_the_package_where_it_is_missing(lesson):
 
 # Run all
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    "The address and the folder of a JupyterLab on a copy of the project: a lesson's last cell exports."
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    folder = tmp_path_factory.mktemp("lab")
-    for name in ("nbs", "distill_nb"): shutil.copytree(ROOT / name, folder / name)
-    for name in ("settings.ini", "pyproject.toml", "index.ipynb"): shutil.copy(ROOT / name, folder)
-    for path in (folder / "nbs").glob("*.ipynb"):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "code": cell.update(outputs=[], execution_count=None)
-        path.write_text(json.dumps(notebook), encoding="utf-8")
-    flags = [f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}", "--no-browser", "--IdentityProvider.token=", "--ServerApp.password=",
-             "--ServerApp.disable_check_xsrf=True", *(["--allow-root"] if os.geteuid() == 0 else []),
-             "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    env = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # plots are shown in the notebook
-    process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *flags], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
-    while True:
-        try: urllib.request.urlopen(f"{address}/api").close()
-        except OSError:
-            assert process.poll() is None and time.monotonic() < end, "JupyterLab does not start"
-            time.sleep(0.3)
-        else: break
-    yield address, folder
-    process.terminate()
-    process.wait(30)
-
-
 def ask(address, method="GET"):
     with urllib.request.urlopen(urllib.request.Request(address, method=method)) as answer: return json.loads(answer.read() or "null")
 
@@ -75,11 +45,11 @@ def has_run(path):
 def test_lesson_runs_in_jupyterlab(lesson, lab, page):
     address, folder = lab
     path = folder / "nbs" / lesson.name
-    page.set_default_timeout(120_000)
-    page.goto(f"{address}/lab/tree/nbs/{lesson.name}?reset")
-    page.locator(".jp-NotebookPanel h1").first.wait_for()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code": cell.update(outputs=[], execution_count=None)
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    run_all(page, address, f"nbs/{lesson.name}")
     end = time.monotonic() + 300
     try:
         while not has_run(path): # save until the last cell has run
