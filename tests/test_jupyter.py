@@ -78,6 +78,10 @@ def test_lesson_runs_in_jupyterlab(lesson, lab, page):
     page.set_default_timeout(120_000)
     page.goto(f"{address}/lab/tree/nbs/{lesson.name}?reset")
     page.locator(".jp-NotebookPanel h1").first.wait_for()
+    ready = time.monotonic() + 60
+    while [k["execution_state"] for k in ask(f"{address}/api/kernels")] != ["idle"]: # what is asked of a kernel that is not there yet is lost
+        assert time.monotonic() < ready, "the kernel does not start"
+        page.wait_for_timeout(300)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     end = time.monotonic() + 300
