@@ -94,6 +94,7 @@ def fit(self:LiveView):
     self.make_widgets()
     self.thread.start()
 
+# %% ../nbs/18_live.ipynb #cell-23b
 @patch
 def train(self:LiveView):
     "All of the training; what ends it early is kept for `wait`."
@@ -122,11 +123,12 @@ def after_step(self:LiveView):
             self.pressed.wait()
             self.pressed.clear()
 
+# %% ../nbs/18_live.ipynb #cell-24b
 @patch
 def wait(self:LiveView) -> dict: # the last validation
     "Return when training is over; raise what ended it. Interrupting the kernel is the Stop button."
     while self.thread and self.thread.is_alive():
-        try: self.thread.join()
+        try: self.thread.join(0.5) # a signal that another thread got is seen when this one wakes
         except KeyboardInterrupt: self.stop()
     if self.error: raise self.error
     if self.report is None: raise BadInput("nothing has been trained yet; call fit() first")
