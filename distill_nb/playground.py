@@ -441,7 +441,8 @@ def load_others(self:Playground):
     self.written, self.seconds, self.readings = {n: [] for n in self.writers}, dict.fromkeys(self.writers, 0.0), {}
     self.start = prompt_ids(self.tokenizer, self.prompt_field.value)
     self.columns_box.children = [self.columns[n] for n in MODELS if n in self.writers]
-    self.text_of.options = [n for n in MODELS if n in self.writers]
+    self.busy, self.text_of.options = True, list(self.writers)
+    self.busy, self.text_of.value = False, list(self.writers)[-1]
     self.length.max = min(512, min(w.model.config.max_seq_len for w in self.writers.values()) - 1)
     self.place = len(self.start)
     self.show_texts(); self.show_text()
