@@ -65,7 +65,7 @@ class LiveView:
         self.sample_every = max(1, trainer.total_steps // num_samples)
         self.samples, self.report, self.error, self.thread, self.box = [], None, None, None, None
         self.paused, self.stopping, self.saving = False, False, False # the three wishes
-        self.pressed = threading.Event() # wakes a training that is held
+        self.pressed, self.over = threading.Event(), threading.Event() # the first wakes a training that is held
         self.drawn = self.draw_time = 0.0
 
     def take_sample(self):
@@ -82,7 +82,7 @@ class LiveView:
 @patch
 def fit(self:LiveView):
     "Start training. Where there are widgets it goes on in a thread, and this returns at once; else it returns when all is done."
-    if self.thread and self.thread.is_alive(): raise BadInput("this view is training already; press Stop, or wait() for the end")
+    if self.thread and not self.over.is_set(): raise BadInput("this view is training already; press Stop, or wait() for the end")
     self.report = self.error = None
     self.paused = self.stopping = self.saving = False
     self.thread = threading.Thread(target=self.train, daemon=True)
@@ -91,9 +91,11 @@ def fit(self:LiveView):
         self.train()
         if self.error: raise self.error
         return
+    self.over.clear()
     self.make_widgets()
     self.thread.start()
 
+# %% ../nbs/18_live.ipynb #cell-23b
 @patch
 def train(self:LiveView):
     "All of the training; what ends it early is kept for `wait`."
@@ -105,7 +107,8 @@ def train(self:LiveView):
         self.take_sample()
     except BaseException as e: self.error = e
     trainer.after_step, trainer.progress = lambda: None, shows
-    self.show(last=True)
+    try: self.show(last=True)
+    finally: self.over.set()
 
 # %% ../nbs/18_live.ipynb #cell-24
 @patch
@@ -122,11 +125,12 @@ def after_step(self:LiveView):
             self.pressed.wait()
             self.pressed.clear()
 
+# %% ../nbs/18_live.ipynb #cell-24b
 @patch
 def wait(self:LiveView) -> dict: # the last validation
     "Return when training is over; raise what ended it. Interrupting the kernel is the Stop button."
-    while self.thread and self.thread.is_alive():
-        try: self.thread.join()
+    while self.thread and not self.over.is_set():
+        try: self.over.wait(0.5) # not join: interrupted, it takes a thread that runs for one that has ended
         except KeyboardInterrupt: self.stop()
     if self.error: raise self.error
     if self.report is None: raise BadInput("nothing has been trained yet; call fit() first")
@@ -135,7 +139,7 @@ def wait(self:LiveView) -> dict: # the last validation
 @patch
 def __await__(self:LiveView):
     "`await view` is `wait` for a notebook: meanwhile the kernel answers the buttons."
-    while self.thread and self.thread.is_alive(): yield from asyncio.sleep(0.1).__await__()
+    while self.thread and not self.over.is_set(): yield from asyncio.sleep(0.1).__await__()
     return self.wait()
 
 # %% ../nbs/18_live.ipynb #cell-25

@@ -163,7 +163,8 @@ def strip_html(reading, name, chosen=None) -> str: # of a student; a token to be
         frame = "outline:2px solid currentColor;outline-offset:-1px;" if chosen is not None and first <= chosen < end else ""
         return (f'<span title="{html.escape(reading.unit_says(name, unit))}" style="background:{heat(reading.unit_kl(name, unit))};{frame}'
                 f'padding:.15em .06em;border-radius:3px;margin-right:1px">{html.escape(shown(text))}</span>')
-    return f'<div style="line-height:1.9;overflow-wrap:anywhere"><div style="opacity:.7;font-size:.85em">{html.escape(name)}, beside the teacher</div>{"".join(map(span, reading.units))}</div>'
+    return (f'<div style="line-height:1.9;overflow-wrap:anywhere"><div style="opacity:.7;font-size:.85em">{html.escape(name)}, beside the teacher</div>'
+            f'{"".join(map(span, reading.units))}</div>')
 
 def legend_html() -> str:
     stops = ",".join(heat(HOTTEST * i / 4) for i in range(5))
@@ -195,19 +196,23 @@ HATCH = "repeating-linear-gradient(135deg,rgba(128,128,128,.55) 0 2px,rgba(128,1
 
 def bar_html(p, kept) -> str:
     fill = "#3b82c4" if kept else HATCH
-    return (f'<div style="display:flex;align-items:center;gap:.4em" title="{p:.2%}, {"kept" if kept else "cut away"}"><div style="flex:1;min-width:2em;height:1em;background:rgba(128,128,128,.1)">'
-            f'<div class="{"kept" if kept else "cut"}" style="width:{p:.2%};min-width:1px;height:100%;background:{fill}"></div></div><span style="width:3.4em;text-align:right;font-variant-numeric:tabular-nums;'
-            f'opacity:{1 if kept else 0.6}">{p:.1%}</span></div>')
+    number = f"width:3.4em;text-align:right;font-variant-numeric:tabular-nums;opacity:{1 if kept else 0.6}"
+    return (f'<div style="display:flex;align-items:center;gap:.4em" title="{p:.2%}, {"kept" if kept else "cut away"}">'
+            f'<div style="flex:1;min-width:2em;height:1em;background:rgba(128,128,128,.1)">'
+            f'<div class="{"kept" if kept else "cut"}" style="width:{p:.2%};min-width:1px;height:100%;background:{fill}"></div></div>'
+            f'<span style="{number}">{p:.1%}</span></div>')
 
 def bars_html(bars:dict, tokenizer) -> str: # from `next_bars`
     "A table: a row a token, a bar a model."
-    head = "".join(f'<div><b>{html.escape(name)}</b><div style="opacity:.7;font-size:.85em">keeps {n:,}: {p:.1%}</div></div>' for name, (n, p) in bars["models"].items())
+    head = "".join(f'<div><b>{html.escape(name)}</b><div style="opacity:.7;font-size:.85em">keeps {n:,}: {p:.1%}</div></div>'
+                   for name, (n, p) in bars["models"].items())
     def row(token, cells):
-        came = token == bars["came"]
-        label = f'<span style="{"font-weight:bold;outline:1.5px solid currentColor;border-radius:3px;padding:0 .2em" if came else "padding:0 .2em"}">{html.escape(token_label(tokenizer, token))}</span>'
+        frame = "font-weight:bold;outline:1.5px solid currentColor;border-radius:3px;" if token == bars["came"] else ""
+        label = f'<span style="{frame}padding:0 .2em">{html.escape(token_label(tokenizer, token))}</span>'
         return f'<div style="text-align:right;overflow-wrap:anywhere">{label}</div>' + "".join(bar_html(*cell) for cell in cells.values())
     rows = "".join(row(*r) for r in bars["rows"])
-    return (f'<div class="bars" style="display:grid;grid-template-columns:minmax(3em,max-content) repeat({len(bars["models"])},minmax(0,1fr));gap:.25em .9em;align-items:center;line-height:1.5">'
+    columns = f"minmax(3em,max-content) repeat({len(bars['models'])},minmax(0,1fr))"
+    return (f'<div class="bars" style="display:grid;grid-template-columns:{columns};gap:.25em .7em;align-items:center;line-height:1.5">'
             f'<div></div>{head}{rows}</div>')
 
 # %% ../nbs/19_playground.ipynb #cell-36
@@ -231,18 +236,22 @@ def spell(tokenizer, ids) -> str: # as `TextGenerator.stream`: whole characters 
 STYLE = """<style>
 .playground { color: var(--jp-content-font-color1, inherit) }
 .playground .widget-html-content, .playground .jupyter-widget-html-content { line-height: 1.5 !important }
-.playground .strip button { width: auto !important; min-width: 0; height: auto; margin: 0 1px 0 0; padding: .1em .08em; line-height: 1.5; border: 0; border-radius: 3px; box-shadow: none;
-    font-size: 15px; color: inherit; background: transparent; white-space: pre; overflow: visible }
+.playground .strip button { width: auto !important; min-width: 0; height: auto; margin: 0 1px 0 0; padding: .1em .08em; line-height: 1.5; border: 0; border-radius: 3px;
+    box-shadow: none; font-size: 15px; color: inherit; background: transparent; white-space: pre; overflow: visible }
 .playground .strip button:hover, .playground .strip button:focus-visible { outline: 2px solid #3b82c4; outline-offset: 0 }
 .playground .strip .widget-toggle-buttons, .playground .strip .jupyter-widget-toggle-buttons { height: auto }
 </style>"""
-APP = "<style>.jp-Cell:not(:has(.playground)) { display: none } .jp-Cell { border: 0 } .playground { max-width: 1280px; margin: 0 auto !important }</style>" # under Voilà, the app alone
+APP = """<style>
+.jp-Cell:not(:has(.playground)) { display: none }
+.playground { max-width: 1280px; margin: 0 auto !important }
+</style>""" # under Voilà, the app alone
 
 def strip_style(reading, name, place, css_class) -> str: # HTML
     "The colours of a strip whose tokens are buttons, and the frame of the chosen one."
     rules = [f".{css_class} button:nth-child({i}) {{ background: {heat(reading.unit_kl(name, u))} !important }}" for i, u in enumerate(reading.units, 1)]
     chosen = next((i for i, (_, first, end) in enumerate(reading.units, 1) if first <= place < end), len(reading.units) + 1)
-    return "<style>" + "".join(rules) + f".{css_class} button:nth-child({chosen}) {{ outline: 2px solid currentColor; outline-offset: -1px; font-weight: bold }}</style>"
+    rules.append(f".{css_class} button:nth-child({chosen}) {{ outline: 2px solid currentColor; outline-offset: -1px; font-weight: bold }}")
+    return f"<style>{''.join(rules)}</style>"
 
 # %% ../nbs/19_playground.ipynb #cell-40
 class Playground:
@@ -265,8 +274,9 @@ class Playground:
         n, seconds = len(self.written[name]), self.seconds[name]
         speed = f"{n} tokens, {n / seconds:,.0f} tokens/s" if n and seconds else ""
         text = html.escape(spell(self.tokenizer, self.written[name])).replace("\n", "<br>")
-        return (f'<div style="display:flex;justify-content:space-between;gap:.5em;border-bottom:1px solid rgba(128,128,128,.4)"><b>{html.escape(name)}</b>'
-                f'<span class="speed" style="opacity:.7">{speed}</span></div><div class="written" style="min-height:4.5em;overflow-wrap:anywhere;font-size:15px;padding-top:.3em">'
+        return ('<div style="display:flex;justify-content:space-between;gap:.5em;border-bottom:1px solid rgba(128,128,128,.4)">'
+                f'<b>{html.escape(name)}</b><span class="speed" style="opacity:.7">{speed}</span></div>'
+                '<div class="written" style="min-height:4.5em;overflow-wrap:anywhere;font-size:15px;padding-top:.3em">'
                 f'<span style="opacity:.6">{html.escape(self.text_prompt()).replace(chr(10), "<br>")}</span>{text}</div>')
 
     def text_prompt(self): return spell(self.tokenizer, self.start)
@@ -329,7 +339,8 @@ def make_widgets(self:Playground):
 @patch
 def lay_out(self:Playground):
     import ipywidgets as w
-    def grid(children, least): return w.GridBox(children, layout=dict(grid_template_columns=f"repeat(auto-fit, minmax(min({least}px, 100%), 1fr))", grid_gap="2px 16px", width="100%"))
+    def grid(children, least): # as many columns as there is room for
+        return w.GridBox(children, layout=dict(grid_template_columns=f"repeat(auto-fit, minmax(min({least}px, 100%), 1fr))", grid_gap="2px 16px", width="100%"))
     def named(name, widget): return w.HBox([w.Label(name, layout=dict(width="6.5em", justify_content="flex-end")), widget])
     strips = []
     for i, name in enumerate(NAMES):
@@ -401,7 +412,9 @@ def in_thread(self:Playground, work, said:"HTML"): # where an error is told
     "Work beside the notebook, one thing at a time; a bad input is told, and not raised where nobody sees it."
     def run():
         try: work()
-        except Exception as e: said.value = f'<span style="color:var(--jp-error-color1,#b00020)">{html.escape(str(e) if isinstance(e, BadInput) else f"{type(e).__name__}: {e}")}</span>'
+        except Exception as e:
+            told = str(e) if isinstance(e, BadInput) else f"{type(e).__name__}: {e}"
+            said.value = f'<span style="color:var(--jp-error-color1,#b00020)">{html.escape(told)}</span>'
         finally:
             self.go.disabled = self.load.disabled = False
             self.halt.disabled = True
@@ -411,6 +424,7 @@ def in_thread(self:Playground, work, said:"HTML"): # where an error is told
     self.thread = threading.Thread(target=run, daemon=True)
     self.thread.start()
 
+# %% ../nbs/19_playground.ipynb #cell-46b
 @patch
 def write(self:Playground):
     self.halt.disabled = False
@@ -427,7 +441,8 @@ def load_others(self:Playground):
     self.written, self.seconds, self.readings = {n: [] for n in self.writers}, dict.fromkeys(self.writers, 0.0), {}
     self.start = prompt_ids(self.tokenizer, self.prompt_field.value)
     self.columns_box.children = [self.columns[n] for n in MODELS if n in self.writers]
-    self.text_of.options = [n for n in MODELS if n in self.writers]
+    self.busy, self.text_of.options = True, list(self.writers)
+    self.busy, self.text_of.value = False, list(self.writers)[-1]
     self.length.max = min(512, min(w.model.config.max_seq_len for w in self.writers.values()) - 1)
     self.place = len(self.start)
     self.show_texts(); self.show_text()
@@ -457,6 +472,7 @@ def connect(self:Playground):
     self.load.on_click(lambda _: self.in_thread(self.load_others, self.load_said))
     enable()
 
+# %% ../nbs/19_playground.ipynb #cell-47b
 @patch
 def show(self:Playground):
     "The widgets; where nobody can move a slider, what they would show."
