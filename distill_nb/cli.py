@@ -63,8 +63,8 @@ class Train(Run):
 @dataclass(frozen=True)
 class Study(Run):
     "Is the teacher worth it? Labels only and distilled, at equal steps and at equal work, over alpha, temperature and seeds."
-    alphas: tuple[float, ...] = (0.5, 0.9, 1.0) # the teacher's weights to try, beside labels only
-    temperatures: tuple[float, ...] = (1.0, 2.0, 4.0) # to try with each of them
+    alphas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (0.5, 0.9, 1.0) # the teacher's weights to try, beside labels only
+    temperatures: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = (1.0, 2.0, 4.0) # to try with each of them
     seeds: int = 3 # trainings of each way, from --seed on
     out: str = "runs/study" # folder of its results; a study that was stopped goes on in it
     eval_batches: optional(int, "all") = None # validate on so many batches at most

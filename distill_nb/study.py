@@ -157,6 +157,6 @@ def plot_study(rows, steps, path=None): # rows that saw all of the text; `steps`
         for w, v in labels.items():
             if w.steps > steps: ax.axhline(mean(v), color="black", ls="--", lw=1, label=f"labels only, {w.steps:,} steps: equal work")
         ax.set(xlabel="alpha (0: labels only, 1: teacher only)", ylabel=METRICS[m])
-    ax.figure.axes[0].legend(fontsize=8)
+    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     if path: fig.savefig(path, dpi=150)
     return fig
