@@ -104,6 +104,7 @@ const pause = () => new Promise(resolve => setTimeout(resolve)); // let the page
 
 async function write() {
   stopped = false;
+  if ($("status").className) say(""); // what was wrong the last time
   $("generate").disabled = true;
   $("stop").disabled = false;
   $("text").className = "";
@@ -128,7 +129,6 @@ async function write() {
       if (stopped) break;
     }
     const seconds = (performance.now() - start) / 1000;
-    if ($("status").className) say("");
     $("speed").textContent = `${made} tokens in ${seconds.toFixed(2)} s, ${Math.round(made / seconds)} tokens/s${stopped ? ", stopped" : ""}`;
     addToken("▏", {}, tokens.length);
     choose(leastSure());
