@@ -40,6 +40,14 @@ def has_run(path):
     except ValueError: return False # it is being written
 
 
+def wait_until_idle(page, address):
+    "A lesson's last cell reads all notebooks, so none may be saved while it runs. Between two cells a kernel is idle for a moment."
+    quiet = 0
+    while quiet < 4:
+        page.wait_for_timeout(250)
+        quiet = quiet + 1 if all(k["execution_state"] == "idle" for k in ask(f"{address}/api/kernels")) else 0
+
+
 @pytest.mark.slow
 @each_lesson
 def test_lesson_runs_in_jupyterlab(lesson, lab, page):
@@ -52,10 +60,11 @@ def test_lesson_runs_in_jupyterlab(lesson, lab, page):
     run_all(page, address, f"nbs/{lesson.name}")
     end = time.monotonic() + 300
     try:
-        while not has_run(path): # save until the last cell has run
+        while not has_run(path):
             assert time.monotonic() < end, f"the last cell has not run; {[c['source'] for c in code_cells(path) if not c['execution_count']][:1]} is the first that has not"
-            page.wait_for_timeout(1000)
+            wait_until_idle(page, address)
             page.keyboard.press("Control+s")
+            page.wait_for_timeout(1000)
     finally:
         for kernel in ask(f"{address}/api/kernels"): ask(f"{address}/api/kernels/{kernel['id']}", "DELETE")
     cells = code_cells(path)
