@@ -1,0 +1,83 @@
+"One training run, killed again and again at moments that nobody chose, ends as if nothing had happened."
+import collections, random, signal, time
+
+import pytest
+
+from distill_nb.trainer import checkpoints
+from distill_nb.verify import being_written, differing, read_result, until
+from zygote import Zygote
+
+pytestmark = pytest.mark.slow
+
+KILLS, STEPS, EVERY, MOST = 100, 240, 3, 60  # MOST: seconds for any one process
+SETTINGS = (f"--max-steps {STEPS} --save-interval {EVERY} --eval-interval 7 --log-interval 2 --accumulate 2 --dropout 0.1 "
+            "--warmup-steps 20 --num-epochs 9").split()
+
+
+def started(process):
+    try: return "going on from" in process.err or "from the beginning" in process.err
+    except FileNotFoundError: return False  # it has not even opened its output
+
+
+def soon(happened, process):
+    "`until`, and a process that hangs is told."
+    end = time.monotonic() + MOST
+    def in_time():
+        assert time.monotonic() < end, f"it did not happen in {MOST} s: {process.err}"
+        return happened()
+    return until(in_time, process)
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    with Zygote() as zygote: yield zygote
+
+
+@pytest.fixture(scope="module")
+def flags(train_flags): return [*train_flags, *SETTINGS]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(zygote, flags, tmp_path_factory):
+    "The folder of the run that nothing happens to, and the seconds that it took for loading and for a step."
+    folder, begun = tmp_path_factory.mktemp("soak") / "undisturbed", time.monotonic()
+    process = zygote.start(*flags, "--checkpoint-dir", folder)
+    soon(lambda: (folder / "metrics.jsonl").exists(), process)
+    loaded = time.monotonic()
+    assert process.wait(MOST) == 0, process.err
+    return folder, loaded - begun, (time.monotonic() - loaded) / STEPS
+
+
+def test_killed_a_hundred_times_it_ends_the_same_to_the_bit(zygote, flags, undisturbed, tmp_path):
+    folder, rng, counts, since = tmp_path / "run", random.Random(6), collections.Counter(), collections.Counter()
+    whole, loading, step = undisturbed
+    for _ in range(KILLS):
+        before, born = checkpoints(folder)[:1], time.time()
+        process = zygote.start(*flags, "--checkpoint-dir", folder, "--resume")
+        kind = rng.choice(["loading", "training", "saving"])
+        if kind == "loading": time.sleep(rng.uniform(0, loading))
+        if kind == "training":
+            soon(lambda: started(process), process)
+            time.sleep(rng.uniform(0, 2 * EVERY * step))
+        if kind == "saving":
+            files, later = rng.randint(0, 4), rng.random() < 0.5  # the first save after the start, or one that comes after progress
+            if later: soon(lambda: checkpoints(folder)[:1] != before, process)
+            def among_its_files():
+                making = being_written(folder, born)
+                try: return making is not None and len(list(making.iterdir())) >= files
+                except FileNotFoundError: return False
+            soon(among_its_files, process)
+        process.kill()
+        assert process.wait(MOST) == -signal.SIGKILL, f"it ended by itself after {sum(counts.values())} kills: {process.err}"
+        where = "while saving" if being_written(folder, born) else "while training" if started(process) else "while loading"
+        counts[where] += 1
+        since[before[0].name if before else "the beginning"] += 1
+        if checkpoints(folder): read_result(folder)  # what has its name is whole, at every moment
+    print(f"\n{sum(counts.values())} kills: {dict(counts)}; resumed from {len(since)} places: {dict(since)}")
+
+    assert sum(counts.values()) == KILLS and counts["while saving"] >= 20
+    assert 8 <= len(since), "it went on between the kills"
+    process = zygote.start(*flags, "--checkpoint-dir", folder, "--resume")
+    assert process.wait(MOST) == 0, process.err
+    assert differing(read_result(folder), read_result(whole)) == []
+    assert not list(folder.glob(".making-*")) and not list(folder.glob(".old-*"))
