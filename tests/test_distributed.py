@@ -35,7 +35,7 @@ def read(diary, kind, rank): # a row a line
 
 @pytest.fixture(scope="module")
 def flags(train_flags):
-    return [*train_flags, "--num-epochs", "2", "--max-steps", "1000", "--save-interval", "5", "--eval-interval", "7", "--eval-batches", "1000"]
+    return [*train_flags, "--num-epochs", "2", "--max-steps", "1000", "--save-interval", "5", "--eval-interval", "7", "--eval-batches", "1000", "--keep", "100"]
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +55,20 @@ def two(tmp_path_factory, flags):
     return folder
 
 
+RTOL, ATOL = 5e-5, 5e-5 # measured: 2e-6 and 1e-5
+
+
 def assert_same(folder, one):
     "Every step once, with the losses, the gradient and the weights of one process, but for the order of sums."
     ours, theirs = metrics(folder), metrics(one)
     assert [(r["step"], r.get("epoch")) for r in ours] == [(r["step"], r.get("epoch")) for r in theirs] and steps(folder) == list(range(1, STEPS + 1))
     for a, b in zip(ours, theirs):
-        for name in ("loss", "kl", "ce", "grad_norm", "lr"):
+        for name in ("loss", "kl", "ce", "grad_norm", "kl_grad_norm", "ce_grad_norm", "lr"):
             if name in b: assert a[name] == pytest.approx(b[name], rel=RTOL), (name, b["step"])
         if "valid" in b: assert a["valid"] == pytest.approx(b["valid"], rel=RTOL)
     ours, theirs = weights(folder / LAST), weights(one / LAST)
     assert ours.keys() == theirs.keys()
     for name in theirs: torch.testing.assert_close(ours[name], theirs[name], atol=ATOL, rtol=0)
-
-
-RTOL, ATOL = 1e-4, 1e-4
 
 
 def test_two_processes_are_the_training_of_one(one, two): assert_same(two, one)
@@ -157,7 +157,7 @@ def test_stopped_they_stop_after_the_same_step(whom, one, tmp_path, flags):
     assert not list(folder.glob(".making-*"))
     if whom == "a process":
         codes = set(re.findall(r"exitcode *: (-?\d+)", err)) # the launcher ends whoever is still there when the first has left: -15
-        assert codes & {"130", "143"} and codes <= {"130", "143", "-15"}, err
+        assert "143" in codes and codes <= {"143", "-15"}, err
         status, _, err = run(*flags, "--batch-size", 4, "--checkpoint-dir", folder, "--resume", command=launch("--main_process_port", 0))
         assert status == 0, err
         assert_same(folder, one)
@@ -167,7 +167,7 @@ def test_a_folder_in_use_is_told_once(tmp_path, flags):
     with FileLock(tmp_path / ".lock"):
         status, out, err = run(*flags, "--batch-size", 4, "--checkpoint-dir", tmp_path, command=launch("--main_process_port", 0))
     assert status == 1 and len(complaints(err)) == 1 and f"checkpoint_dir={tmp_path} is in use by another run" in complaints(err)[0], err
-    assert "[rank" not in err and not (tmp_path / "metrics.jsonl").exists()
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def free_port():
