@@ -56,7 +56,7 @@ def sha256(path): # hex
 
 def write_manifest(folder, **noted): # what else it is to say
     "List the files of `folder`, with size and SHA-256. The last thing to be written into a checkpoint."
-    files = {p.name: dict(size=p.stat().st_size, sha256=sha256(p)) for p in sorted(Path(folder).iterdir())}
+    files = {p.name: dict(size=p.stat().st_size, sha256=sha256(p)) for p in sorted(Path(folder).iterdir()) if p.name != MANIFEST}
     (Path(folder) / MANIFEST).write_text(json.dumps(noted | dict(files=files), indent=2))
 
 def read_manifest(folder) -> dict:

@@ -134,18 +134,18 @@ def did_you_mean(word, known):
 # %% ../nbs/21_cli.ipynb #cell-19
 def find_checkpoint(path) -> Path:
     "The checkpoint at `path`, or the newest whole one of the run there; raises `BadInput` where there is none."
-    from distill_nb.checkpoint import MANIFEST, check_whole, checkpoints
-    def is_whole(checkpoint):
+    from distill_nb.checkpoint import MANIFEST, check_whole, step_folders
+    path, damaged = Path(path), {}
+    is_one = (path / "model.safetensors").is_file()
+    if is_one and (path / "generation_config.json").is_file(): raise BadInput(f"{path} is an exported folder, for transformers; give --checkpoint the checkpoint that it was made from")
+    if is_one and not (path / MANIFEST).exists(): return path # the student alone, carried elsewhere
+    for checkpoint in [path] if is_one else step_folders(path):
         try: check_whole(checkpoint, only=("config.json", "model.safetensors"))
-        except BadInput as e: return log.warning(f"{checkpoint} is damaged ({e}); taking the one before")
-        return True
-    path = Path(path)
-    if (path / "model.safetensors").is_file():
-        if (path / "generation_config.json").is_file(): raise BadInput(f"{path} is an exported folder, for transformers; give --checkpoint the checkpoint that it was made from")
-        try: (path / MANIFEST).exists() and check_whole(path, only=("config.json", "model.safetensors")) # others may have been left behind
-        except BadInput as e: raise BadInput(f"{path} is damaged: {e}; give another checkpoint") from e
-        return path
-    if found := next(filter(is_whole, checkpoints(path)), None): return found
+        except BadInput as e: damaged[checkpoint] = e
+        else:
+            for p, e in damaged.items(): log.warning(f"{p} is damaged ({e}); taking the one before")
+            return checkpoint
+    for p, e in damaged.items(): raise BadInput(f"{p} is damaged: {e}; give another checkpoint")
     raise BadInput(f"no checkpoint in {path}; give --checkpoint the folder of a checkpoint or of a run, or make one with: distill_nb train --preset tiny")
 
 def read_run(checkpoint) -> dict: # what `note_run` wrote
@@ -359,12 +359,10 @@ def set_up_logging():
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR) # how often it has tried; our own line says that it failed
     log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
 
-class HangUp(io.TextIOBase):
+class HangUp:
     "Standard error while a command runs. Where nobody reads it any more, a training saves and stops, instead of dying of its own words."
-    def __init__(self, stream): self.stream, self.encoding = stream, stream.encoding
+    def __init__(self, stream): self.stream = stream
     def __getattr__(self, name): return getattr(self.stream, name)
-    def isatty(self): return self.stream.isatty()
-    def fileno(self): return self.stream.fileno()
     def write(self, text): return self.attempt(self.stream.write, text)
     def flush(self): return self.attempt(self.stream.flush)
 
