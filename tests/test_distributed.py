@@ -1,5 +1,5 @@
 "Training on several processes: the same as on one, whatever happens to it."
-import json, os, re, shutil, signal, socket, sys
+import contextlib, json, os, re, shutil, signal, socket, sys
 from collections import Counter
 from pathlib import Path
 
@@ -146,9 +146,13 @@ def test_stopped_they_stop_after_the_same_step(whom, one, tmp_path, flags):
     folder, diary = tmp_path / "run", tmp_path / "diary"
     process = start(*flags, "--batch-size", 4, "--checkpoint-dir", folder, command=watched(diary), SECONDS_A_STEP="0.1")
     wait_until(lambda: len(steps(folder)) >= 7, process)
+    pids = [read(diary, "pid", rank)[0] for rank in (0, 1)]
     if whom == "the launcher": process.send_signal(signal.SIGTERM) # as a scheduler does
-    else: os.kill(read(diary, "pid", 1)[0], signal.SIGTERM)
-    status, _, err = finish(process)
+    else: os.kill(pids[1], signal.SIGTERM)
+    try: status, _, err = finish(process, timeout=60)
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError): os.kill(pid, signal.SIGKILL) # where they wait for each other for ever
     assert status == 1 and "[rank" not in err, err
     (line,) = set(complaints(err))
     last = int(re.match(r"distill_nb: stopped after step (\d+), saved in", line)[1])
