@@ -374,4 +374,4 @@ def test_saving_takes_no_second_copy_of_the_weights(tmp_path):
     never, always = peak(NO_SAVING), peak("")  # the first ends in an error, since it has nothing to show
     assert ck.checkpoints(tmp_path / "0")[0].name == "step-00000003" and not ck.checkpoints(tmp_path / str(len(NO_SAVING)))
     print(f"peak {never:.2f} GB without saving, {always:.2f} GB saving after every step")
-    assert always < never + 0.08
+    assert always < never + 0.04  # a copy of the averages alone makes it 0.08
