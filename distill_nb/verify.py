@@ -181,11 +181,12 @@ class Command:
         return self.process
 
     def __enter__(self):
-        self.before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        def leave(number, frame): sys.exit(128 + number) # through every `finally` on the way
+        self.before = {s: signal.signal(s, leave) for s in (signal.SIGTERM, signal.SIGHUP)}
         return self
 
     def __exit__(self, *exc):
-        signal.signal(signal.SIGTERM, self.before)
+        for s, handler in self.before.items(): signal.signal(s, handler)
         if self.process is not None and self.process.poll() is None: os.killpg(self.process.pid, signal.SIGKILL); self.process.wait()
 
 # %% ../nbs/20a_verify.ipynb #cell-53
