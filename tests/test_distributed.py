@@ -1,5 +1,5 @@
 "Training on several processes: the same as on one, whatever happens to it."
-import json, os, re, shutil, signal, socket, sys
+import contextlib, json, os, re, shutil, signal, socket, sys
 from collections import Counter
 from pathlib import Path
 
@@ -146,9 +146,13 @@ def test_stopped_they_stop_after_the_same_step(whom, one, tmp_path, flags):
     folder, diary = tmp_path / "run", tmp_path / "diary"
     process = start(*flags, "--batch-size", 4, "--checkpoint-dir", folder, command=watched(diary), SECONDS_A_STEP="0.1")
     wait_until(lambda: len(steps(folder)) >= 7, process)
+    pids = [read(diary, "pid", rank)[0] for rank in (0, 1)]
     if whom == "the launcher": process.send_signal(signal.SIGTERM) # as a scheduler does
-    else: os.kill(read(diary, "pid", 1)[0], signal.SIGTERM)
-    status, _, err = finish(process)
+    else: os.kill(pids[1], signal.SIGTERM)
+    try: status, _, err = finish(process, timeout=60)
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError): os.kill(pid, signal.SIGKILL) # where they wait for each other for ever
     assert status == 1 and "[rank" not in err, err
     (line,) = set(complaints(err))
     last = int(re.match(r"distill_nb: stopped after step (\d+), saved in", line)[1])
@@ -186,3 +190,33 @@ def test_two_machines(one, tmp_path, flags):
     for status, _, err in map(finish, machines): assert status == 0, err
     assert_same(folder, one)
     assert all(any((tmp_path / f"cache{i}").iterdir()) for i in (0, 1))
+
+
+@pytest.fixture(scope="module")
+def sharded(one, tmp_path_factory, flags):
+    "The folder of a run that two processes, each of which keeps a half of the weights, went on with; and beside it their diary."
+    folder = stopped_at(one, 10, tmp_path_factory.mktemp("sharded") / "run")
+    command = watched(folder.with_name("diary"), config="fsdp.yaml")
+    status, _, err = run(*flags, "--batch-size", 2, "--accumulate", 2, "--checkpoint-dir", folder, "--resume", command=command, FSDP_ON_CPU="1")
+    assert status == 0 and "step-00000010" in err, err
+    return folder
+
+
+def test_weights_spread_over_two_processes_are_trained_as_those_of_one(one, sharded):
+    assert_same(sharded, one)
+    total = sum(w.numel() for w in weights(one / LAST).values())
+    kept = [read(sharded.with_name("diary"), "kept", rank)[0] for rank in (0, 1)]
+    assert sum(kept) == total and max(kept) < 0.6 * total
+    assert read(sharded.with_name("diary"), "written", 0) and read(sharded.with_name("diary"), "written", 1) == []
+
+
+def test_one_process_goes_on_with_spread_weights(one, sharded, tmp_path, flags):
+    folder = stopped_at(sharded, 20, tmp_path / "run")
+    assert main([*flags, "--batch-size", "8", "--checkpoint-dir", str(folder), "--resume"]) == 0
+    assert_same(folder, one)
+
+
+def test_fsdp_where_it_would_be_passed_over_is_refused(tmp_path, flags):
+    status, _, err = run(*flags, "--checkpoint-dir", tmp_path / "run", command=launch("--main_process_port", 0, config="fsdp.yaml"))
+    assert status == 1 and len(set(complaints(err))) == 1 and "asks for FSDP" in complaints(err)[0], err
+    assert "[rank" not in err and not (tmp_path / "run").exists()
