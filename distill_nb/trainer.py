@@ -631,11 +631,21 @@ def set_aside(self:DistillationTrainer, folder):
     self.say(f"moved {', '.join(sorted(p.name for p in newer))} to {aside}")
 
 @patch
+def check_same_everywhere(self:DistillationTrainer):
+    "Raise `BadInput` in every process where one has other settings or another text: they would average the gradients of different trainings."
+    if self.accelerator.num_processes == 1: return
+    found = gather_object([self.config.to_dict() | self.about_data() | dict(accumulate=self.accumulate, step=self.current_step)])
+    for i, theirs in enumerate(found):
+        differ = [f"{k}={v} (not {found[0][k]})" for k, v in theirs.items() if v != found[0][k] and k not in ("checkpoint_dir", "source")] # a folder may have another name there
+        if differ: raise BadInput(f"process {i} has {', '.join(differ)}; give all processes the same settings and the same text")
+
+@patch
 @contextlib.contextmanager
 def running(self:DistillationTrainer):
     "What holds while `fit` runs. However it ends, `fit` or `resume` may be called again."
     folder = Path(self.config.checkpoint_dir)
     with only_run(folder) if self.accelerator.is_main_process else contextlib.nullcontext(), self.listening():
+        self.check_same_everywhere()
         if not self.current_step: check_free(folder)
         if self.accelerator.is_main_process:
             check_room(folder, self.checkpoint_bytes)
