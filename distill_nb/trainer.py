@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'BAD_STEPS', 'COUNTERS', 'PLACE', 'lr_factor', 'make_optimizer', 'chunk_gap', 'gap_sums', 'gap_report',
-           'TrainerState', 'check_fit', 'make_accelerator', 'cpu_autocast', 'StudentWithLoss', 'make_fsdp', 'whole',
-           'part', 'DistillationTrainer', 'read_metrics', 'is_finite', 'read_checkpoint', 'check_same_model',
+           'TrainerState', 'check_fit', 'make_accelerator', 'cpu_autocast', 'StudentWithLoss', 'make_fsdp', 'gathered',
+           'own_part', 'DistillationTrainer', 'read_metrics', 'is_finite', 'read_checkpoint', 'check_same_model',
            'check_same_tokens', 'Stopped']
 
 # %% ../nbs/09_trainer.ipynb #cell-02
@@ -161,11 +161,12 @@ def make_fsdp():
     from torch.distributed.fsdp import MixedPrecisionPolicy # takes a second to import
     return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
 
-def whole(tree, # of tensors; with FSDP, all processes call it at once
-          device=None): # where to put together what is in parts
+def gathered(tree, # of tensors; with FSDP, all processes call it at once
+             device=None): # where what is in parts is to lie in the end
+    "The same tree with every tensor put together."
     return tree_map(lambda t: t.full_tensor().to(device) if hasattr(t, "full_tensor") else t, tree)
 
-def part(t, like): # whole tensor, parameter; with FSDP, all processes call it at once
+def own_part(t, like): # whole tensor, parameter; with FSDP, all processes call it at once
     "What this process keeps of `t`, if it keeps a part of `like`."
     if not hasattr(like, "full_tensor") or t.shape != like.shape: return t
     from torch.distributed.tensor import distribute_tensor
@@ -245,7 +246,7 @@ def train_step(self:DistillationTrainer, batches:list # of {input_ids, labels}: 
     ) -> dict: # its values stay on the device, so that nothing waits for them
     "Forward, backward, update. A step that is not finite changes nothing."
     losses, self.newest_batches = self.gradients(batches), batches
-    grad_norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
+    grad_norm = gathered(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
     values, lr = torch.cat([losses, grad_norm.reshape(1)]), self.optimizer.param_groups[0]["lr"]
     self.finish_reading()
     if not self.accelerator.scaler: self.optimizer.optimizer.found_inf = (~values.isfinite().all()).float() # AdamW's own way to be told: skip
@@ -367,7 +368,7 @@ def whole_student(self:DistillationTrainer):
     "The student to look at or to save; a copy where its weights are spread over the processes, all of which call this at once."
     if not hasattr(self.student.head_weight, "full_tensor"): return self.student
     student = type(self.student)(self.student.config).to(self.accelerator.device)
-    student.load_state_dict(whole(self.student.state_dict()))
+    student.load_state_dict(gathered(self.student.state_dict()))
     return student
 
 @patch
@@ -395,7 +396,7 @@ def log_parts(self:DistillationTrainer, batches):
     with self.during(TrainerState.EVALUATING):
         for name, only in dict(kl=1.0, ce=0.0).items():
             self.gradients(batches, only)
-            norm = whole(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
+            norm = gathered(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
             norms[f"{name}_grad_norm"] = float(norm) / (scaler.get_scale() if scaler else 1)
             self.optimizer.zero_grad()
     self.log_steps()
@@ -485,7 +486,7 @@ def save_beside(self:DistillationTrainer) -> Path: # the checkpoint's folder, la
     self.log_steps()
     path = Path(self.config.checkpoint_dir) / f"step-{self.current_step:08d}"
     with self.during(TrainerState.CHECKPOINTING):
-        student, state = self.whole_student(), whole(self.what_to_save(), "cpu")
+        student, state = self.whole_student(), gathered(self.what_to_save(), "cpu")
         if self.accelerator.is_main_process:
             check_room(path, self.checkpoint_bytes)
             self.tensors_read.clear()
@@ -580,10 +581,11 @@ def restore(self:DistillationTrainer, checkpoint, saved):
     changed = self.check_same_place(checkpoint, saved)
     student = self.whole_student()
     load_weights(student, checkpoint)
-    if student is not self.student: self.student.load_state_dict({k: part(w, self.student.state_dict()[k]) for k, w in student.state_dict().items()})
+    mine = self.student.state_dict()
+    if student is not self.student: self.student.load_state_dict({k: own_part(w, mine[k]) for k, w in student.state_dict().items()})
     ours = [{k: group[k] for k in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
     self.optimizer.load_state_dict(saved["optimizer"])
-    for p, state in self.optimizer.state.items(): state.update({name: part(t, p) for name, t in state.items()})
+    for p, state in self.optimizer.state.items(): state.update({name: own_part(t, p) for name, t in state.items()})
     for group, settings in zip(self.optimizer.param_groups, ours): group.update(settings) # those of today, where they were changed
     if self.accelerator.scaler and saved["scaler"]: self.accelerator.scaler.load_state_dict(saved["scaler"])
     for name in COUNTERS[:-1]: setattr(self, name, saved[name])
