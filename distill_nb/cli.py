@@ -414,3 +414,6 @@ def left_alone(error): # of several processes
 def say(error, status):
     print(f"distill_nb: {error}", file=sys.stderr, flush=True)
     return status
+
+if __name__ == "__main__" and "get_ipython" not in globals(): sys.exit(main()) # python -m distill_nb.cli
+

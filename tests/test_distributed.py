@@ -123,7 +123,7 @@ def test_one_process_goes_on_with_the_run_of_two(one, two, tmp_path, flags):
 
 def test_two_processes_go_on_with_the_run_of_one(one, tmp_path, flags):
     folder = stopped_at(one, 10, tmp_path / "run") # in the first
-    status, _, err = run(*flags, "--batch-size", 4, "--checkpoint-dir", folder, "--resume", command=launch("--main_process_port", 0))
+    status, _, err = run(*flags, "--batch-size", 4, "--checkpoint-dir", folder, "--resume", command=launch("--main_process_port", 0, program=("-m", "distill_nb.cli")))
     assert status == 0 and "step-00000010" in err, err
     assert_same(folder, one)
 
