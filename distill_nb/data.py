@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['log', 'READERS', 'text_articles', 'jsonl_articles', 'open_parquet', 'parquet_articles', 'local_files',
-           'local_articles', 'HubFile', 'row_groups', 'Kept', 'hub_files', 'hub_rows', 'kept_articles', 'hub_articles',
-           'take_mb', 'split_articles', 'batches', 'plain_text', 'tokenize_to', 'Blocks', 'fast_tokenizer',
-           'whole_folder', 'is_whole', 'WikiDataset']
+           'local_articles', 'HubFile', 'row_groups', 'Kept', 'carded', 'hub_files', 'hub_rows', 'kept_articles',
+           'hub_articles', 'take_mb', 'split_articles', 'batches', 'plain_text', 'tokenize_to', 'Blocks',
+           'fast_tokenizer', 'whole_folder', 'is_whole', 'WikiDataset']
 
 # %% ../nbs/07_data.ipynb #cell-02
 import contextlib, hashlib, io, json, logging, lzma, os, re, shutil, tempfile, zlib
 from array import array
+from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
 import numpy as np, torch
@@ -141,13 +142,27 @@ class Kept:
         self.file.flush()
 
 # %% ../nbs/07_data.ipynb #cell-34f
+def carded(card, name): # what the card of a data set says, a dict; its configuration
+    "Patterns of the training files, or none where the card does not tell."
+    for config in card.get("configs") or []:
+        files = config.get("data_files") if config.get("config_name") == name else None
+        for f in files if isinstance(files, list) else []:
+            if isinstance(f, dict) and f.get("split") == "train": return [f["path"]] if isinstance(f["path"], str) else f["path"]
+    return []
+
 def hub_files(source, name): # [[repository, commit, path], …], or None where they are not all parquet files
-    "The training files of a data set on the hub."
+    "The training files of a data set on the hub: from its card, in one request, or as `datasets` finds them, in a dozen."
+    from huggingface_hub import HfApi, constants
+    about = patiently(source, lambda: HfApi().dataset_info(source, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT))
+    patterns = carded(about.card_data.to_dict() if about.card_data else {}, name)
+    paths = sorted(s.rfilename for s in about.siblings if any(s.rfilename.count("/") == p.count("/") and fnmatch(s.rfilename, p) for p in patterns))
+    if paths: return [[source, about.sha, p] for p in paths] if all(p.endswith(".parquet") for p in paths) else None
     import datasets
     files = (datasets.load_dataset_builder(source, name).config.data_files or {}).get("train", [])
-    parts = [re.fullmatch(r"hf://datasets/([^@]+)@([^/]+)/(.+\.parquet)", str(f)) for f in files]
+    parts = [re.fullmatch(r"hf://datasets/([^@]+)@([^/]+)/(.+\\.parquet)", str(f)) for f in files]
     return [list(m.groups()) for m in parts] if parts and all(parts) else None
 
+# %% ../nbs/07_data.ipynb #cell-34g
 def hub_rows(source, name): # text, where the files are not parquet
     "Whatever `datasets` can stream. It begins anew when it is interrupted."
     import datasets
@@ -162,7 +177,7 @@ def kept_articles(source, name, kept:Kept):
     files, start = next(lines, None), (0, 0)
     if files is None:
         check_hub(source)
-        files = patiently(source, lambda: hub_files(source, name))
+        files = hub_files(source, name)
         if files is None: yield from hub_rows(source, name); return
         kept.add(files)
     for i, group, articles in lines: start = i, group + 1; yield from articles
