@@ -16,9 +16,9 @@ from itertools import groupby
 from pathlib import Path
 import numpy as np, torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
-from tqdm import tqdm
 from .config import BadInput
-from .teacher import ASSETS, WAITS, Damaged, check_hub, is_folder_name, load_pretrained, may_pass, one_line, only_one, patiently, ranged
+from .teacher import ASSETS, WAITS, Damaged, LateBar, check_hub, is_folder_name, load_pretrained, may_pass, one_line, \
+    only_one, patiently, ranged
 
 # %% ../nbs/07_data.ipynb #cell-04
 log = logging.getLogger("distill_nb")
@@ -201,7 +201,7 @@ def hub_articles(source, # data set id
 # %% ../nbs/07_data.ipynb #cell-36
 def take_mb(articles, sample_mb): # megabytes of UTF-8
     "Articles in order until `sample_mb` of text has come; empty ones are passed over."
-    with tqdm(total=sample_mb * 1e6, unit="B", unit_scale=True, desc="text", leave=False, delay=5) as bar:
+    with LateBar(total=sample_mb * 1e6, unit="B", desc="text") as bar:
         left = sample_mb * 1e6
         for text in articles:
             if not text or not text.strip(): continue
@@ -240,7 +240,7 @@ def tokenize_to(path, # written: the ids of all articles, each followed by EOS
     "Tokenize in parallel, straight to a file of uint32; returns how many tokens."
     total = 0
     with open(path, "wb") as f, plain_text(tokenizer.backend_tokenizer) as backend, \
-         tqdm(total=len(articles), unit=" articles", desc="tokenize", leave=False, delay=5) as bar:
+         LateBar(total=len(articles), unit=" articles", desc="tokenize") as bar:
         for batch in batches(articles):
             ids = array("I")
             for encoded in backend.encode_batch_fast(batch, add_special_tokens=False):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['log', 'WAITS', 'LONGEST', 'FILES', 'is_folder_name', 'check_hub', 'Damaged', 'may_pass', 'asked_wait', 'one_line',
-           'patiently', 'ranged', 'is_sound', 'only_one', 'fetch_file', 'wanted', 'fetch', 'point', 'Refused',
-           'without_weights', 'check_folder', 'load_checked', 'load_from_hub', 'load_pretrained', 'teacher_dtype',
-           'TeacherModel']
+           'patiently', 'ranged', 'is_sound', 'only_one', 'LateBar', 'fetch_file', 'wanted', 'fetch', 'point',
+           'Refused', 'without_weights', 'check_folder', 'load_checked', 'load_from_hub', 'load_pretrained',
+           'teacher_dtype', 'TeacherModel']
 
 # %% ../nbs/06_teacher.ipynb #cell-02
 import contextlib, hashlib, json, logging, os, re, time
@@ -101,6 +101,17 @@ def only_one(lock, # its file
     try: yield
     finally: lock.release()
 
+class LateBar(tqdm):
+    "A bar for what takes more than five seconds; with tqdm's own `delay` alone it would appear with the first line that is logged."
+    def __init__(self, **kwargs): super().__init__(delay=5, leave=False, unit_scale=True, **kwargs)
+    def is_late(self): return self._time() >= self.start_t + self.delay
+    def refresh(self, *args, **kwargs): return self.is_late() and super().refresh(*args, **kwargs)
+    def clear(self, *args, **kwargs): return self.is_late() and super().clear(*args, **kwargs)
+    def close(self):
+        if not self.disable: self.clear()
+        super().close()
+
+# %% ../nbs/06_teacher.ipynb #cell-16ma
 def fetch_file(url, name, blobs): # the hub's cache keeps contents in `blobs`, each under its hash
     "One file of the hub, whole and sound."
     from huggingface_hub import get_hf_file_metadata
@@ -110,7 +121,7 @@ def fetch_file(url, name, blobs): # the hub's cache keeps contents in `blobs`, e
     def attempt():
         held = blob if blob.exists() else part
         if held == part:
-            with part.open("ab") as f, tqdm(total=about.size, initial=f.tell(), unit="B", unit_scale=True, desc=name, leave=False, delay=5) as bar:
+            with part.open("ab") as f, LateBar(total=about.size, initial=f.tell(), unit="B", desc=name) as bar:
                 for chunk in ranged(url, f.tell(), about.size - 1) if f.tell() < about.size else (): bar.update(f.write(chunk))
                 os.fsync(f.fileno())
         if not is_sound(held, about.etag):

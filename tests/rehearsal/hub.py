@@ -7,7 +7,7 @@ transformers, datasets and huggingface_hub use it. The first line printed is the
 folders as a configuration. FILE gets a line for every request, one for every fault, and one for every body that was sent: SENT path first-byte bytes.
 With --dies-in the process ends in the middle of a large answer from a file of that ending. A fault is played TIMES times (-1: for ever) in answers to
 requests that hold TEXT, as in "GET /owner/name/resolve"; its KIND is a status (429 asks for a wait of a second), `reset` or `cut` (the connection ends in the
-middle of the body, with an error or as if it were over), `stall` (nothing more comes) or `wrong` (one byte is another). POST /faults sets them anew.
+middle of the body, with an error or as if it were over), `stall` (nothing more comes), `wrong` (one byte is another) or `whole` (all of the file, whatever part was asked for). POST /faults sets them anew.
 """
 import argparse, hashlib, json, os, socket, struct, threading, time
 from functools import lru_cache
@@ -138,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def file(self, path):
         size = path.stat().st_size
-        first, last, asked = 0, size - 1, self.headers.get("Range", "")
+        first, last, asked = 0, size - 1, "" if self.fault == "whole" else self.headers.get("Range", "")
         if asked.startswith("bytes="):
             a, b = asked[6:].split("-")
             first, last = (int(a), min(int(b or last), last)) if a else (max(0, size - int(b)), last)
