@@ -6,7 +6,7 @@ ROOT/models/OWNER/NAME/... and ROOT/datasets/OWNER/NAME/... are served under the
 transformers, datasets and huggingface_hub use it. The first line printed is the address. A data set without a card gets one that names each of its
 folders as a configuration. FILE gets a line for every request, one for every fault, and one for every body that was sent: SENT path first-byte bytes.
 With --dies-in the process ends in the middle of a large answer from a file of that ending. A fault is played TIMES times (-1: for ever) in answers to
-requests that hold TEXT, as in "GET /owner/name/resolve"; its KIND is a status (429 asks for a wait of a second), `reset` or `cut` (the connection ends in the
+requests that hold TEXT, as in "GET /owner/name/resolve"; its KIND is a status (429 asks for a wait of three seconds), `reset` or `cut` (the connection ends in the
 middle of the body, with an error or as if it were over), `stall` (nothing more comes), `wrong` (one byte is another) or `whole` (all of the file, whatever part was asked for). POST /faults sets them anew.
 """
 import argparse, hashlib, json, os, socket, struct, threading, time
@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {})
         self.note(f"{self.command} {self.path}")
         self.fault = self.take_fault()
-        if (self.fault or "").isdigit(): return self.answer(int(self.fault), dict(error="a fault that was asked for"), **({"Retry-After": 1} if self.fault == "429" else {}))
+        if (self.fault or "").isdigit(): return self.answer(int(self.fault), dict(error="a fault that was asked for"), **({"Retry-After": 3} if self.fault == "429" else {}))
         url = urlsplit(self.path)
         parts = unquote(url.path).strip("/").split("/")
         if parts == [""]: self.answer(200, {})
