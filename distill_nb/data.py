@@ -150,6 +150,7 @@ def carded(card, name): # what the card of a data set says, a dict; its configur
             if isinstance(f, dict) and f.get("split") == "train": return [f["path"]] if isinstance(f["path"], str) else f["path"]
     return []
 
+# %% ../nbs/07_data.ipynb #cell-34fa
 def hub_files(source, name): # [[repository, commit, path], …], or None where they are not all parquet files
     "The training files of a data set on the hub: from its card, in one request, or as `datasets` finds them, in a dozen."
     from huggingface_hub import HfApi, constants
@@ -171,6 +172,7 @@ def hub_rows(source, name): # text, where the files are not parquet
         if not isinstance(row.get("text", 0), str | None): raise BadInput(f"data set {source} has no column 'text' of strings, only {', '.join(row)}; choose another")
         yield row["text"]
 
+# %% ../nbs/07_data.ipynb #cell-34ga
 def kept_articles(source, name, kept:Kept):
     "What has come before, then what comes, and is kept."
     lines = kept.lines()
@@ -184,6 +186,7 @@ def kept_articles(source, name, kept:Kept):
     if start != (0, 0): log.info(f"data {source}: {start[1]} row groups of {files[start[0]][2]} had come before, going on from there")
     for i, group, articles in row_groups(files, start): kept.add([i, group, articles]); yield from articles
 
+# %% ../nbs/07_data.ipynb #cell-34h
 def hub_articles(source, # data set id
                  name,  # its configuration
                  path): # where to keep what has come, until all of it has

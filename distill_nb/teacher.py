@@ -52,8 +52,12 @@ def asked_wait(e): # seconds that the hub's answer asks for; the hub's own form 
     headers = getattr(getattr(e, "response", None), "headers", {})
     return int((re.fullmatch(r"\d+", headers.get("Retry-After", "")) or re.search(r"(?<=;t=)\d+", headers.get("RateLimit", "")) or [0])[0])
 
-def one_line(e): return (str(e).strip() or type(e).__name__).partition("\n")[0].rstrip(".")
+def one_line(e):
+    status = getattr(getattr(e, "response", None), "status_code", 0)
+    if status in (401, 403, 404): return f"the hub has no such thing, or does not show it to you (status {status}; where it is private or gated: hf auth login)"
+    return (str(e).strip() or type(e).__name__).partition("\n")[0].rstrip(".")
 
+# %% ../nbs/06_teacher.ipynb #cell-16da
 def patiently(what, attempt, came=lambda: 0): # bytes that have come so far
     "`attempt()`, again after growing waits while it fails in a way that may pass; a try that brought a megabyte or more makes the count begin anew."
     tries, most = 0, 0
@@ -180,6 +184,7 @@ def check_folder(folder, kind):
             if f is not None and not re.fullmatch(r"[\w-][\w.-]*\.safetensors(\.index\.json)?", str(f)):
                 raise Refused(f"its {name} names {str(f)[:80]!r}, which is no safetensors file of the same folder")
 
+# %% ../nbs/06_teacher.ipynb #cell-16qa
 def load_checked(kind, folder, **kwargs):
     check_folder(Path(folder), kind)
     if "Model" in kind.__name__: kwargs["use_safetensors"] = True

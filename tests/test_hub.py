@@ -201,6 +201,14 @@ def test_hub_that_does_not_answer_at_all(hub, client, tmp_path):
     assert "does not answer" in done["error"] and done["seconds"] < 15, done
 
 
+def test_what_the_hub_does_not_have(hub, client, tmp_path):
+    "It is not asked for again, and nothing is said of tries."
+    hub.play()
+    for what in ("org/nothing", "data nothing"):
+        done = client(what, tmp_path)
+        assert ("no such thing" in done["error"] or "nothing" in done["error"]) and "in vain" not in done["error"] and done["slept"] == [], done
+
+
 def test_file_in_the_cache_that_was_cut(hub, client, good, tmp_path):
     "It cannot be loaded, and is fetched again; the sound ones are not."
     hub.play()
