@@ -402,7 +402,7 @@ def stop_broken(self:DistillationTrainer):
     good = [p for p in checkpoints(self.config.checkpoint_dir) if step_of(p) < first - 1] # what was saved just before may be what is broken
     cure = f"--resume {good[0]}, the last good checkpoint" if good else "a new run, for there is no checkpoint from before"
     raise BadInput(f"{self.bad_steps} steps in a row were not finite, the last is step {self.current_step}: {part}. Its batch, random state and weights are in {folder}; "
-                   f"lower learning_rate={self.config.learning_rate} and go on with {cure}")
+                   f"where the student broke, lower learning_rate={self.config.learning_rate}; go on with {cure}")
 
 @patch
 def keep_for_a_look(self:DistillationTrainer, folder, part):
