@@ -123,7 +123,7 @@ def test_one_process_goes_on_with_the_run_of_two(one, two, tmp_path, flags):
 
 def test_two_processes_go_on_with_the_run_of_one(one, tmp_path, flags):
     folder = stopped_at(one, 10, tmp_path / "run") # in the first
-    status, _, err = run(*flags, "--batch-size", 4, "--checkpoint-dir", folder, "--resume", command=launch("--main_process_port", 0))
+    status, _, err = run(*flags, "--batch-size", 4, "--checkpoint-dir", folder, "--resume", command=launch("--main_process_port", 0, program=("-m", "distill_nb.cli")))
     assert status == 0 and "step-00000010" in err, err
     assert_same(folder, one)
 
@@ -167,11 +167,14 @@ def test_stopped_they_stop_after_the_same_step(whom, one, tmp_path, flags):
         assert_same(folder, one)
 
 
-def test_a_folder_in_use_is_told_once(tmp_path, flags):
+def test_what_stops_one_process_is_told_by_it_alone(tmp_path, flags):
+    "The first process finds its folder in use; the other one says that it was left alone, and neither has a traceback."
     with FileLock(tmp_path / ".lock"):
         status, out, err = run(*flags, "--batch-size", 4, "--checkpoint-dir", tmp_path, command=launch("--main_process_port", 0))
-    assert status == 1 and len(complaints(err)) == 1 and f"checkpoint_dir={tmp_path} is in use by another run" in complaints(err)[0], err
-    assert not (tmp_path / "metrics.jsonl").exists()
+    said = sorted(complaints(err))
+    assert status == 1 and f"checkpoint_dir={tmp_path} is in use by another run" in said[0], err
+    assert said[1:] in ([], ["distill_nb: process 1 ends too, for another process has gone: look for what that one said"]) # it may be ended before it can say so
+    assert "[rank" not in err and not (tmp_path / "metrics.jsonl").exists()
 
 
 def free_port():
@@ -180,13 +183,56 @@ def free_port():
         return s.getsockname()[1]
 
 
-def test_two_machines(one, tmp_path, flags):
-    "Two launchers that meet on a port, each with texts of its own; the folder of the run is on a disk that both have."
-    port, folder = free_port(), tmp_path / "run"
-    def machine(i):
+def two_machines(folder, *flags_of_each):
+    "Status and stderr of two launchers that meet on a port, each with a cache of its own; the folder of the run is on a disk that both have."
+    port = free_port()
+    def machine(i, *flags):
         there = ["--num_processes", 2, "--machine_rank", i, "--main_process_ip", "127.0.0.1", "--main_process_port", port]
-        return start(*flags, "--batch-size", 4, "--checkpoint-dir", folder, command=launch(*there, config="two_machines.yaml"), DISTILL_NB_CACHE=str(tmp_path / f"cache{i}"))
-    machines = [machine(0), machine(1)]
-    for status, _, err in map(finish, machines): assert status == 0, err
-    assert_same(folder, one)
+        return start(*flags, "--batch-size", 4, "--checkpoint-dir", folder, command=launch(*there, config="two_machines.yaml"), DISTILL_NB_CACHE=str(folder.with_name(f"cache{i}")))
+    machines = [machine(i, *flags) for i, flags in enumerate(flags_of_each)]
+    return [(status, err) for status, _, err in map(finish, machines)]
+
+
+def test_two_machines(one, tmp_path, flags):
+    for status, err in two_machines(tmp_path / "run", flags, flags): assert status == 0, err
+    assert_same(tmp_path / "run", one)
     assert all(any((tmp_path / f"cache{i}").iterdir()) for i in (0, 1))
+
+
+def test_two_machines_with_different_texts_are_refused(text_file, tmp_path, flags):
+    other = tmp_path / "articles.txt"
+    articles = text_file.read_text(encoding="utf-8").split("\n\n")
+    other.write_text("\n\n".join(articles[::-1]), encoding="utf-8")
+    for status, err in two_machines(tmp_path / "run", flags, [*flags, "--dataset", str(other)]):
+        assert status == 1 and "distill_nb: process 1 has " in err and " tokens=" in err and "[rank" not in err, err
+    assert not list((tmp_path / "run").glob("step-*"))
+
+
+@pytest.fixture(scope="module")
+def sharded(one, tmp_path_factory, flags):
+    "The folder of a run that two processes, each of which keeps a half of the weights, went on with; and beside it their diary."
+    folder = stopped_at(one, 10, tmp_path_factory.mktemp("sharded") / "run")
+    command = watched(folder.with_name("diary"), config="fsdp.yaml")
+    status, _, err = run(*flags, "--batch-size", 2, "--accumulate", 2, "--checkpoint-dir", folder, "--resume", command=command, FSDP_ON_CPU="1")
+    assert status == 0 and "step-00000010" in err, err
+    return folder
+
+
+def test_weights_spread_over_two_processes_are_trained_as_those_of_one(one, sharded):
+    assert_same(sharded, one)
+    total = sum(w.numel() for w in weights(one / LAST).values())
+    kept = [read(sharded.with_name("diary"), "kept", rank)[0] for rank in (0, 1)]
+    assert sum(kept) == total and max(kept) < 0.6 * total
+    assert read(sharded.with_name("diary"), "written", 0) and read(sharded.with_name("diary"), "written", 1) == []
+
+
+def test_one_process_goes_on_with_spread_weights(one, sharded, tmp_path, flags):
+    folder = stopped_at(sharded, 20, tmp_path / "run")
+    assert main([*flags, "--batch-size", "8", "--checkpoint-dir", str(folder), "--resume"]) == 0
+    assert_same(folder, one)
+
+
+def test_fsdp_where_it_would_be_passed_over_is_refused(tmp_path, flags):
+    status, _, err = run(*flags, "--checkpoint-dir", tmp_path / "run", command=launch("--main_process_port", 0, config="fsdp.yaml"))
+    assert status == 1 and len(set(complaints(err))) == 1 and "asks for FSDP" in complaints(err)[0], err
+    assert "[rank" not in err and not (tmp_path / "run").exists()

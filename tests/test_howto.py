@@ -44,7 +44,7 @@ def launched(argv): # after `accelerate launch`
     args.config_file = str(ROOT / args.config_file)
     wanted = load_config_from_file(args.config_file)
     args, *_ = _validate_launch_command(args)
-    assert args.no_python and args.multi_gpu and not args.cpu, "otherwise one process is all there is"
+    assert args.no_python and (args.multi_gpu or args.use_fsdp) and not args.cpu, "otherwise one process is all there is"
     assert (args.num_processes, args.num_machines) == (wanted.num_processes, wanted.num_machines) and args.num_processes > 1
     assert args.num_machines == 1 or args.main_process_ip and args.main_process_port and args.machine_rank is not None
     return [args.training_script, *args.training_script_args]
@@ -52,7 +52,7 @@ def launched(argv): # after `accelerate launch`
 
 def test_files_for_the_launcher_are_those_on_the_page():
     shown = [body for kind, body in FENCE.findall((ROOT / "howto" / "several_gpus.md").read_text(encoding="utf-8")) if kind == "yaml"]
-    assert len(CONFIGS) >= 2 and sorted(shown) == sorted(path.read_text(encoding="utf-8") for path in CONFIGS)
+    assert len(CONFIGS) >= 3 and sorted(shown) == sorted(path.read_text(encoding="utf-8") for path in CONFIGS)
     given = {word for _, line in EVERY for word in words(line) if word.endswith(".yaml")}
     assert given == {path.relative_to(ROOT).as_posix() for path in CONFIGS}
 

@@ -1,7 +1,9 @@
 """`distill_nb` as one of several processes that keeps a diary: `watched.py DIARY COMMAND …`
 
-Its files in DIARY: pid.RANK, blocks.RANK (a line a step: the blocks that it trained on), written.RANK (what it wrote under the run's folder).
-With $SECONDS_A_STEP no step is shorter, so that there is time to stop it.
+Its files in DIARY: pid.RANK, blocks.RANK (a line a step: the blocks that it trained on), written.RANK (what it wrote under the run's folder),
+kept.RANK (how many of the student's weights it keeps).
+With $SECONDS_A_STEP no step is shorter, so that there is time to stop it. With $FSDP_ON_CPU Accelerate believes that the CPU is a card that FSDP can use:
+left to itself it passes over FSDP on a CPU without a word.
 """
 import json, os, sys, time
 from pathlib import Path
@@ -35,6 +37,12 @@ def told(function, at): # the place of the path among its arguments
 
 note("pid", os.getpid())
 sys.addaudithook(hook)
+if "FSDP_ON_CPU" in os.environ:
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    from accelerate.state import DistributedType, PartialState
+    init = PartialState.__init__
+    PartialState.__init__ = lambda self, cpu=False, **kwargs: init(self, **kwargs)
+    PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
 import safetensors.torch, torch
 torch.save, safetensors.torch.serialize_file = told(torch.save, 1), told(safetensors.torch.serialize_file, 1)
 from distill_nb.cli import main
@@ -46,6 +54,7 @@ train_step = Trainer.train_step
 def watched_step(self, batches):
     blocks = self.data.train
     if not hasattr(self, "number"): self.number = {blocks[i]["input_ids"].numpy().tobytes(): i for i in range(len(blocks))}
+    if not (diary / f"kept.{rank}").exists(): note("kept", sum(getattr(p, "_local_tensor", p).numel() for p in self.student.parameters()))
     note("blocks", dict(epoch=self.current_epoch, step=self.current_step, blocks=[self.number[ids.numpy().tobytes()] for b in batches for ids in b["input_ids"]]))
     time.sleep(float(os.environ.get("SECONDS_A_STEP", 0)))
     return train_step(self, batches)
