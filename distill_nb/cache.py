@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['log', 'STAMP', 'HIDDEN', 'SECONDS', 'raw', 'TaughtBlocks', 'sha256', 'teacher_hash', 'cache_stamp', 'block_bytes',
-           'note_done', 'blocks_done', 'fill', 'only_one', 'check_room', 'cache_teacher']
+           'note_done', 'blocks_done', 'fill', 'check_room', 'cache_teacher']
 
 # %% ../nbs/14_cache.ipynb #cell-03
-import contextlib, hashlib, json, logging, os, shutil, time
+import hashlib, json, logging, os, shutil, time
 from pathlib import Path
 import numpy as np, torch
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 from .config import BadInput
 from .data import Blocks
+from .teacher import only_one
 
 # %% ../nbs/14_cache.ipynb #cell-06
 log = logging.getLogger("distill_nb")
@@ -100,17 +100,6 @@ def fill(teacher, blocks:Blocks, folder, stamp, batch_size, done, progress=True)
         finally: note_done(f, folder, stamp, done)
 
 # %% ../nbs/14_cache.ipynb #cell-60
-@contextlib.contextmanager
-def only_one(folder):
-    "Of several processes one works here at a time; the others wait. One that is killed lets go."
-    lock = FileLock(folder / ".lock")
-    try: lock.acquire(timeout=0)
-    except Timeout:
-        log.info(f"another process fills the teacher cache {folder}; waiting for it")
-        lock.acquire()
-    try: yield
-    finally: lock.release()
-
 def check_room(folder, needed): # bytes
     "Raise `BadInput` where the disk has not enough room, before anything is written."
     free = shutil.disk_usage(folder).free
@@ -134,7 +123,7 @@ def cache_teacher(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not is_whole():
-            with only_one(folder):
+            with only_one(folder / ".lock", f"fills the teacher cache {folder}"):
                 done = blocks_done(folder, stamp) # by now; another process may have filled it
                 check_room(folder, (n - done) * block_bytes(stamp))
                 if done < n: log.info(f"teacher cache: asking the teacher about {n - done:,} of {n:,} blocks, for {size / 1e9:,.2f} GB in {folder}")

@@ -1,27 +1,36 @@
 """A loopback stand-in for the model hub, so that the real loading code runs with nothing stubbed.
 
-    python hub.py ROOT [--port PORT] [--log FILE] [--dies-in ENDING]
+    python hub.py ROOT [--port PORT] [--log FILE] [--dies-in ENDING] [--fault 'KIND TIMES TEXT' ...]
 
 ROOT/models/OWNER/NAME/... and ROOT/datasets/OWNER/NAME/... are served under the hub's own addresses, so HF_ENDPOINT=http://127.0.0.1:PORT makes
 transformers, datasets and huggingface_hub use it. The first line printed is the address. A data set without a card gets one that names each of its
-folders as a configuration. FILE gets a line for every request. With --dies-in the process ends in the middle of a large answer from a file of that ending.
+folders as a configuration. FILE gets a line for every request, one for every fault, and one for every body that was sent: SENT path first-byte bytes.
+With --dies-in the process ends in the middle of a large answer from a file of that ending. A fault is played TIMES times (-1: for ever) in answers to
+requests that hold TEXT, as in "GET /owner/name/resolve"; its KIND is a status (429 asks for a wait of three seconds), `reset` or `cut` (the connection ends in the
+middle of the body, with an error or as if it were over), `stall` (nothing more comes), `wrong` (one byte is another) or `whole` (all of the file, whatever part was asked for). POST /faults sets them anew.
 """
-import argparse, hashlib, json, os
+import argparse, hashlib, json, os, socket, struct, threading, time
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
 
 COMMIT = "a" * 40
 LARGE = 100_000  # bytes: an answer of data, not of a file's head or foot
 
 
 @lru_cache
-def sha256(path, modified):
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+def digest(path, modified):
+    "The SHA-256 of a large file, and of a small one what git calls it."
+    if path.suffix not in (".json", ".txt", ".md"):
+        with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def etag(path): return sha256(path, path.stat().st_mtime_ns)
+def etag(path): return digest(path, path.stat().st_mtime_ns)
 
 
 def entry(base, path):
@@ -34,7 +43,13 @@ def about(base, repo):
     "What the hub says of a repository."
     files = [dict(rfilename=str(p.relative_to(base)), size=p.stat().st_size) for p in sorted(base.rglob("*")) if p.is_file()]
     return dict(_id="x", id=repo, modelId=repo, sha=COMMIT, private=False, gated=False, disabled=False, tags=[], downloads=0, likes=0,
-                lastModified="2024-01-01T00:00:00.000Z", createdAt="2024-01-01T00:00:00.000Z", siblings=files)
+                lastModified="2024-01-01T00:00:00.000Z", createdAt="2024-01-01T00:00:00.000Z", siblings=files, cardData=card(base))
+
+
+def card(base):
+    "The settings at the head of a repository's README."
+    _, _, text = (base / "README.md").read_text().partition("---\n") if (base / "README.md").exists() else ("", "", "")
+    return yaml.safe_load(text.partition("---")[0])
 
 
 def describe_datasets(root):
@@ -49,22 +64,50 @@ def describe_datasets(root):
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     root = log = dies_in = None  # set by `main`
+    faults, lock = [], threading.Lock()
 
     def log_message(self, *args): pass
+
+    def note(self, line):
+        if self.log:
+            with self.lock, open(self.log, "a") as f: f.write(line + "\n")
+
+    def take_fault(self):
+        "What goes wrong with this answer, if anything."
+        with self.lock:
+            fault = next((f for f in self.faults if f[1] and f[2] in f"{self.command} {self.path}"), None)
+            if fault: fault[1] -= 1
+        if fault: self.note(f"FAULT {fault[0]} {self.command} {self.path}")
+        return fault and fault[0]
+
+    def break_off(self, kind):
+        "End the connection, with an error or without, or let it hang."
+        self.wfile.flush()
+        if kind == "stall": time.sleep(30)
+        if kind == "reset": self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close() if kind == "reset" else self.connection.shutdown(socket.SHUT_RDWR)
 
     def answer(self, code, body, **headers):
         body = json.dumps(body).encode()
         self.send_response(code)
         for name, value in {"Content-Type": "application/json", "Content-Length": len(body), **headers}.items(): self.send_header(name, str(value))
+        if self.fault in ("reset", "cut", "stall"): return self.break_off(self.fault)
         self.end_headers()
         if self.command != "HEAD": self.wfile.write(body)
 
     def missing(self, what): self.answer(404, dict(error=f"{what} not found"), **{"X-Error-Code": what, "X-Error-Message": f"{what} not found"})
 
+    fault = None
+
     def respond(self):
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.log:
-            with open(self.log, "a") as f: f.write(f"{self.command} {self.path}\n")
+        if self.path == "/faults":
+            with self.lock: self.faults[:] = json.loads(sent)
+            return self.answer(200, {})
+        self.note(f"{self.command} {self.path}")
+        self.fault = self.take_fault()
+        if (self.fault or "").isdigit(): return self.answer(int(self.fault), dict(error="a fault that was asked for"), **({"Retry-After": 3} if self.fault == "429" else {}))
         url = urlsplit(self.path)
         parts = unquote(url.path).strip("/").split("/")
         if parts == [""]: self.answer(200, {})
@@ -95,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def file(self, path):
         size = path.stat().st_size
-        first, last, asked = 0, size - 1, self.headers.get("Range", "")
+        first, last, asked = 0, size - 1, "" if self.fault == "whole" else self.headers.get("Range", "")
         if asked.startswith("bytes="):
             a, b = asked[6:].split("-")
             first, last = (int(a), min(int(b or last), last)) if a else (max(0, size - int(b)), last)
@@ -104,24 +147,33 @@ class Handler(BaseHTTPRequestHandler):
         tag = f'"{etag(path)}"'
         for name, value in {"Content-Type": "application/octet-stream", "Content-Length": last - first + 1, "ETag": tag, "X-Repo-Commit": COMMIT,
                             "Accept-Ranges": "bytes", "X-Linked-Size": size, "X-Linked-Etag": tag}.items(): self.send_header(name, str(value))
+        breaks = self.fault in ("reset", "cut", "stall")
+        if self.command == "HEAD" and breaks: return self.break_off(self.fault)
         self.end_headers()
         if self.command == "HEAD": return
         left, dies = last - first + 1, self.dies_in and path.name.endswith(self.dies_in)
+        if breaks: left //= 2
+        wrong_at = left // 2 if self.fault == "wrong" else None
+        sent = 0
         if dies and left > LARGE: left //= 2
         dies = dies and left > LARGE // 2
-        with open(path, "rb") as f:
-            f.seek(first)
-            while left > 0:
-                block = f.read(min(1 << 20, left))
-                left -= len(block)
-                self.wfile.write(block)
+        try:
+            with open(path, "rb") as f:
+                f.seek(first)
+                while left > 0:
+                    block = bytearray(f.read(min(1 << 20, left)))
+                    if wrong_at is not None and sent <= wrong_at < sent + len(block): block[wrong_at - sent] ^= 1
+                    self.wfile.write(block)
+                    left, sent = left - len(block), sent + len(block)
+        finally: self.note(f"SENT {self.path} {first} {sent}")
+        if breaks: self.break_off(self.fault)
         if dies:
             self.wfile.flush()
             os._exit(1)
 
     def do_GET(self):
         try: self.respond()
-        except (BrokenPipeError, ConnectionResetError): pass
+        except OSError: pass  # whoever asked has gone
     do_HEAD = do_POST = do_GET
 
 
@@ -131,8 +183,10 @@ def main():
     parser.add_argument("--port", type=int, default=0, help="any free one if not given")
     parser.add_argument("--log")
     parser.add_argument("--dies-in")
+    parser.add_argument("--fault", action="append", default=[])
     args = parser.parse_args()
     Handler.root, Handler.log, Handler.dies_in = args.root, args.log, args.dies_in
+    Handler.faults = [[kind, int(times), text] for kind, times, text in (f.split(maxsplit=2) for f in args.fault)]
     describe_datasets(args.root)
     server = ThreadingHTTPServer(("127.0.0.1", args.port), Handler)
     server.daemon_threads = True
