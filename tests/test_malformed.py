@@ -1,0 +1,75 @@
+"What is malformed is refused: hundreds of inputs, each given to the command as a process, get one line and status 2, and damage nothing."
+import hashlib, os, re, stat, time
+from pathlib import Path
+
+import pytest
+from malformed import GROUPS, World, checkpoint_of, pwned
+from zygote import Zygote
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 15  # seconds: what takes longer hangs
+SIDE_BY_SIDE = 3
+count = {}
+
+
+def snapshot(*folders):
+    "All names below the folders, and what stands behind them; links are not followed, and nothing that may block is opened."
+    def of(path):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode): return os.readlink(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(mode) else stat.S_IFMT(mode)
+    return {os.path.join(where, name): of(Path(where, name)) for folder in folders for where, inside, files in os.walk(folder) for name in inside + files}
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    with Zygote(HF_HUB_OFFLINE="1") as zygote: yield zygote
+
+
+@pytest.fixture(scope="module")
+def world(zygote, tmp_path_factory, teacher_folder, text_file):
+    root = tmp_path_factory.mktemp("malformed")
+    world = World(root / "cases", root / "good/run", teacher_folder, text_file)
+    status, _, err = zygote.run(*world.train(world.run))
+    assert status == 0, err
+    return world
+
+
+def refused(case, p, before, pwned):
+    "What is wrong with how the command refused this input; nothing, if all is well."
+    try: status = p.wait(LIMIT)
+    except TimeoutError as e: return f"hangs: {e}"
+    raw = (p.folder / "err").read_bytes()
+    err = raw.decode("utf-8", "backslashreplace")
+    *told, line = re.split("[\n\r]", err.rstrip("\n")) if err.strip() else [""]
+    if "Traceback" in err + p.out: return "traceback: " + err[-1500:]
+    if status != 2: return f"status {status}: {p.out[-200:]} {err[-600:]}"
+    if not line.startswith("distill_nb: ") or any("distill_nb: " in t for t in told): return f"not one last line: {err[-600:]}"
+    if len(line) > 2000: return f"a line of {len(line)} characters: {line[:200]}"
+    if lacking := [w for w in case.wanted if not any(part in line for part in w.split("|"))]: return f"does not name {lacking}: {line}"
+    if found := re.findall(r"[^\n\r -~\u00a0-\u202d\u2030-\ud7ff\ue000-\uffff]|\\x[89a-f]", err): return f"control characters {found}: {err[-600:]!r}"
+    if p.out: return f"on stdout: {p.out[:300]}"
+    if snapshot(case.folder) != before: return f"its files are others: {sorted(set(snapshot(case.folder).items()) ^ set(before.items()))[:6]}"
+    if pwned.exists(): return "what was in a file has run"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_malformed(group, world, zygote):
+    start, cases, wrong = time.monotonic(), list(GROUPS[group](world)), []
+    good = [world.run, world.teacher, Path(world.text).parent]
+    before = snapshot(*good)
+    for some in (cases[i:i + SIDE_BY_SIDE] for i in range(0, len(cases), SIDE_BY_SIDE)):
+        snapshots = [snapshot(c.folder) for c in some]
+        running = [zygote.start(*c.argv, cwd=c.folder / "cwd") for c in some]
+        for case, p, shot in zip(some, running, snapshots):
+            if found := refused(case, p, shot, pwned(world)): wrong.append(f"{case.group}: {case.name}\n  {found}")
+        if snapshot(*good) != before: wrong.append(f"one of {[c.name for c in some]} has changed what is good"); before = snapshot(*good)
+    count[group] = len(cases)
+    print(f"{group}: {len(cases)} malformed inputs in {time.monotonic() - start:.0f} s")
+    assert not wrong, f"{len(wrong)} of {len(cases)}:\n" + "\n".join(wrong)
+
+
+def test_there_are_enough(world):
+    print(f"{sum(count.values())} malformed inputs: {count}")
+    assert sum(count.values()) >= 200 or len(count) < len(GROUPS)
