@@ -65,7 +65,7 @@ def bad_flags(world):
         yield case(f"{command}: unknown flag", command, "--bogus", "1", wanted=("--bogus",))
         yield case(f"{command}: unknown short flag", command, "-z", wanted=("-z",))
         yield case(f"{command}: flag of control characters", command, f"--a{CONTROL}b", "1", wanted=(r"\x1b[2J",))
-        yield case(f"{command}: flag of no UTF-8", command, b"--\xff\xfe", "1", wanted=("\\udcff\\udcfe",))
+        yield case(f"{command}: flag of no UTF-8", command, b"--\xff\xfe", "1", wanted=(r"\udcff\udcfe|there is no 1",))
         yield case(f"{command}: very long flag", command, "--" + "b" * 50_000, wanted=("--bbbbb",))
     for flag in ("batch-size", "alpha", "checkpoint-dir", "teacher", "dataset", "preset", "max-steps", "seed", "device"):
         yield case(f"--{flag} without a value", "train", f"--{flag}", wanted=(flag,))
@@ -89,8 +89,7 @@ def bad_flags(world):
 def bad_fields(world):
     def case(name, value): # NAME=VALUE, so that a value may begin with a dash
         flag = name.replace("_", "-")
-        return Case("fields", f"--{flag}={value!r:.20}", world.folder(), ["train", "--preset", "tiny", f"--{flag}={value}"], (name if is_rule(value) else flag,))
-    def is_rule(value): return str(value) in ("-1", "0", "nan", "inf", "1.5", str(BIG), "-0.5")
+        return Case("fields", f"--{flag}={value!r:.20}", world.folder(), ["train", "--preset", "tiny", f"--{flag}={value}"], (f"{name}|{flag}",))
     for name, kind in (*((n, int if n in MODEL else float) for n in NUMBERS), *TRAINING.items()):
         for value in ("-1", "many", "", "1e", "[1]", "None", "True"): yield case(name, value)
         for value in ((BIG, "1.0", "9" * 5000) if kind is int else ("nan", "inf", "-inf", "1e999")): yield case(name, value)
@@ -197,7 +196,7 @@ def bad_weights(world):
     yield case("a pickle", evil_pickle(world))
     yield case("zeros", b"\0" * 1000)
     yield case("random bytes", world.random.randbytes(1000))
-    for reader, name in itertools.product((0, 2, "resume"), OBJECTS): yield spoiled(world, "weights", name, "model.safetensors", OBJECTS[name], reader)
+    for reader, name in itertools.product((0, 2), OBJECTS): yield spoiled(world, "weights", name, "model.safetensors", OBJECTS[name], reader)
     nan = struct.pack("<f", float("nan"))
     found = spoiled(world, "weights", "not finite", "model.safetensors", tensor_file(header, nan * (len(data) // 4)), 0, ("finite",))
     yield found._replace(argv=[*found.argv[:-1], "--strategy", "top_k", "中"])
@@ -259,7 +258,7 @@ def bad_trainer_files(world):
     yield case("a zip without a pickle", zipped(archive__version="3\n"))
     yield case("a zip that would leave its folder", zipped(**{"______etc__x": "1", "archive__data_dot_pkl": pickle.dumps({})}))
     yield case("a zip with a bomb", zipped(archive__data_dot_pkl=pickle.dumps({"a": b"\0" * 1_000_000})))
-    for name, content in {"nothing": {}, "a list": [1], "a number": 5, "text": "x", "None": None, "a tensor": torch.zeros(3), "a deep list": deep_list(500)}.items(): yield case(f"holds {name}", saving(content))
+    for name, content in {"nothing": {}, "a list": [1], "a number": 5, "text": "x", "None": None, "a tensor": torch.zeros(3), "a deep list": deep_list(100)}.items(): yield case(f"holds {name}", saving(content))
     for key in saved: yield case(f"lacks {key}", saving({k: v for k, v in saved.items() if k != key}))
     for key in ("current_step", "current_epoch", "epoch_step", "blocks_per_step"):
         for value in ("5", None, -1, float("nan"), 0.5, [1], BIG, torch.zeros(2), *([0] if key == "blocks_per_step" else [])): yield case(f"{key} {value!r:.12}", saving(saved | {key: value}))
@@ -273,7 +272,9 @@ def bad_trainer_files(world):
                         "with a state that is a list": dict(optimizer, state=[1]), "with groups that are text": dict(optimizer, param_groups="ab"), "of other shapes": dict(optimizer, state=state | {0: one}),
                         "with half its state": dict(optimizer, state={k: v for k, v in state.items() if k}), "with more parameters": dict(optimizer, param_groups=[dict(g, params=[*g["params"], 99]) for g in optimizer["param_groups"]])}.items():
         yield case(f"optimizer {name}", saving(saved | dict(optimizer=value)))
-    for name, content in OBJECTS.items(): yield case(name, content)
+    for name, content in OBJECTS.items():  # without a path this would be a run without a whole checkpoint, which starts from the beginning
+        found = case(name, content)
+        yield found._replace(argv=[*found.argv, found.folder / "run"])
 
 
 def deep_list(n):
@@ -311,7 +312,11 @@ def bad_studies(world):
         argv = world.train(folder / "cwd/run")
         return Case("study", f"{file}: {name}", folder, ["study", *argv[1:], "--out", folder / "out", "--seeds", "1"], (str(folder / "out"),))
     for name in ("empty", "cut", "list", "null", "deep lists", "binary", "UTF-16", "a number of 5,000 digits"): yield case(name, "study.json", NO_JSON[name])
-    for name, content in OBJECTS.items(): yield case(name, "study.json", content)
+    for name in ("a folder", "a pipe that nobody writes to", "a device"): yield case(name, "study.json", OBJECTS[name])
+    head = "alpha,temperature,steps,share,seed,loss,agreement\n"
+    for name, content in {"words": head + "a,b,c,d,e,f,g\n", "a row too short": head + "0.5,1.0\n", "a row too long": head + "0.5,1.0,2,1.0,42,1.0,1.0,9\n", "other columns": "a,b\n1,2\n", "no UTF-8": b"\xff\xfe\n\xff\n",
+                          "a fraction of a step": head + "0.5,1.0,2.5,1.0,42,1.0,1.0\n", "a field of 200,000 letters": head + "x" * 200_000 + ",1.0,2,1.0,42,1.0,1.0\n", "steps of 5,000 digits": head + "0.5,1.0," + "9" * 5000 + ",1.0,42,1.0,1.0\n"}.items():
+        yield case(name, "results.csv", content)
 
 
 # Data
@@ -342,11 +347,9 @@ def bad_data(world):
     pq.write_table(pa.table(dict(text=[json.loads(l)["text"] for l in lines])), box)
     table = box.getvalue()
     for n in (0, 4, 8, 100, len(table) - 8, len(table) - 4, len(table) - 1, *sorted(world.random.sample(range(200, len(table)), 5))): yield case(f"cut to {n} bytes", "a.parquet", table[:n])
-    for n in range(8):
-        spoilt, size = bytearray(table), struct.unpack("<I", table[-8:-4])[0]
-        at = len(table) - 8 - size + world.random.randrange(0, 12)
-        spoilt[at] ^= 0xFF
-        yield case(f"byte {at} of {len(table)} turned", "a.parquet", bytes(spoilt))
+    size = struct.unpack("<I", table[-8:-4])[0]
+    for name, footer in {"zeros": b"\0" * size, "0xFF": b"\xff" * size, "random": world.random.randbytes(size), "random again": world.random.randbytes(size), "turned around": table[-8 - size:-8][::-1]}.items():
+        yield case(f"footer of {name}", "a.parquet", table[:-8 - size] + footer + table[-8:])
     for n in (0, 1, 2**31, 2**32 - 1): yield case(f"footer said to have {n} bytes", "a.parquet", table[:-8] + struct.pack("<I", n) + b"PAR1")
     for name, column in {"numbers": pa.array([1, 2]), "bytes": pa.array([b"a", b"\xff"]), "lists": pa.array([["a"], ["b"]]), "objects": pa.array([{"a": "b"}] * 2)}.items():
         def write(path, column=column): pq.write_table(pa.table(dict(text=column)), path)
@@ -387,7 +390,7 @@ def bad_folders(world):
         yield case(f"demo --out {name}", lambda f: (["demo", "--out", place(f), "--max-steps", "1"], place(f)))
         yield case(f"study --out {name}", lambda f: (["study", *world.train(f / "cwd/run")[1:], "--seeds", "1", "--out", place(f)], place(f)))
         for command in ("generate", "evaluate", "export"): yield case(f"{command} --checkpoint {name}", lambda f: ([command, "--checkpoint", place(f)], place(f)))
-        yield case(f"bench --out {name}", lambda f: (["bench", "loss", "--preset", "tiny", "--out", place(f) / "x" if place(f).name == "file" else place(f)], place(f)))
+        yield case(f"bench --out {name}", lambda f: (["bench", "loss", "--preset", "tiny", "--out", place(f) / "x"], place(f)))
     yield case("bench --out a folder", lambda f: (["bench", "loss", "--preset", "tiny", "--out", f], f))
     yield case("train in the folder of a run", lambda f: (world.train(world.run), world.run))
     yield case("export into the folder of a run", lambda f: (["export", "--checkpoint", world.run, "--out", world.run], world.run))
