@@ -6,11 +6,11 @@
 __all__ = ['log', 'Device', 'MEANING', 'COMMANDS', 'NEWEST', 'optional', 'Run', 'Train', 'Study', 'Plan', 'Demo', 'Evaluate',
            'Generate', 'Export', 'Bench', 'flags', 'did_you_mean', 'find_checkpoint', 'read_run', 'load_data',
            'run_data', 'prepare', 'train', 'without_gpu', 'evaluate', 'generate', 'export', 'demo', 'study', 'plan',
-           'bench', 'usage', 'one_line', 'clearer', 'parse', 'given_preset', 'check_numbers', 'set_up_logging', 'main',
-           'say']
+           'bench', 'usage', 'one_line', 'clearer', 'parse', 'given_preset', 'check_numbers', 'set_up_logging',
+           'HangUp', 'main', 'run', 'say']
 
 # %% ../nbs/21_cli.ipynb #cell-02
-import contextlib, dataclasses, io, json, logging, math, os, re, shlex, sys, unicodedata
+import contextlib, dataclasses, io, json, logging, math, os, re, shlex, signal, sys, unicodedata
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -59,6 +59,7 @@ class Run:
 class Train(Run):
     "Distil the teacher into a student. Without flags: the full run, on a GPU."
     eval_batches: optional(int, "all") = None # validate on so many batches at most
+    keep: int = 3 # newest checkpoints to keep, beside the best
     resume: Annotated[str|None, tyro.conf.arg(metavar="[PATH]", help_behavior_hint="(default: start a new run)")] = None # go on from this checkpoint; without a path, from the newest in --checkpoint-dir
 
 @dataclass(frozen=True)
@@ -133,12 +134,18 @@ def did_you_mean(word, known):
 # %% ../nbs/21_cli.ipynb #cell-19
 def find_checkpoint(path) -> Path:
     "The checkpoint at `path`, or the newest whole one of the run there; raises `BadInput` where there is none."
-    from distill_nb.trainer import checkpoints
-    path = Path(path)
-    if (path / "model.safetensors").is_file():
-        if (path / "generation_config.json").is_file(): raise BadInput(f"{path} is an exported folder, for transformers; give --checkpoint the checkpoint that it was made from")
-        return path
-    if found := checkpoints(path): return found[0]
+    from distill_nb.checkpoint import MANIFEST, check_whole, step_folders
+    path, damaged = Path(path), {}
+    is_one = (path / "model.safetensors").is_file()
+    if is_one and (path / "generation_config.json").is_file(): raise BadInput(f"{path} is an exported folder, for transformers; give --checkpoint the checkpoint that it was made from")
+    if is_one and not (path / MANIFEST).exists(): return path # the student alone, carried elsewhere
+    for checkpoint in [path] if is_one else step_folders(path):
+        try: check_whole(checkpoint, only=("config.json", "model.safetensors"))
+        except BadInput as e: damaged[checkpoint] = e
+        else:
+            for p, e in damaged.items(): log.warning(f"{p} is damaged ({e}); taking the one before")
+            return checkpoint
+    for p, e in damaged.items(): raise BadInput(f"{p} is damaged: {e}; give another checkpoint")
     raise BadInput(f"no checkpoint in {path}; give --checkpoint the folder of a checkpoint or of a run, or make one with: distill_nb train --preset tiny")
 
 def read_run(checkpoint) -> dict: # what `note_run` wrote
@@ -179,7 +186,8 @@ def train(args:Train):
     import torch
     from distill_nb.demo import note_run
     from distill_nb.student import StudentModel
-    from distill_nb.trainer import DistillationTrainer, check_free
+    from distill_nb.checkpoint import best_of, check_free, checkpoints
+    from distill_nb.trainer import DistillationTrainer
     class Trainer(DistillationTrainer):
         @contextlib.contextmanager
         def running(self):
@@ -190,11 +198,14 @@ def train(args:Train):
     torch.manual_seed(args.seed)
     student = StudentModel(args.model)
     student.gradient_checkpointing = args.gradient_checkpointing
-    trainer = Trainer(student, teacher, data, args.training, args.max_steps, args.seed, args.device, args.accumulate, args.eval_batches)
+    trainer = Trainer(student, teacher, data, args.training, args.max_steps, args.seed, args.device, args.accumulate, args.eval_batches, keep=args.keep)
     if args.resume is not None: trainer.resume(None if args.resume == NEWEST else args.resume)
     trainer.fit()
     folder = args.training.checkpoint_dir
-    if trainer.accelerator.is_main_process: print(f"saved in {folder}; try: distill_nb generate --checkpoint {shlex.quote(folder)} 中国")
+    if not trainer.accelerator.is_main_process: return
+    found = checkpoints(folder)
+    if (best := best_of(found)) != found[0]: print(f"the lowest validation loss was that of {best}")
+    print(f"saved in {folder}; try: distill_nb generate --checkpoint {shlex.quote(folder)} 中国")
 
 # %% ../nbs/21_cli.ipynb #cell-22
 def without_gpu(args) -> str:
@@ -249,7 +260,7 @@ def export(args:Export):
     from distill_nb.export import save_hf
     from distill_nb.generator import TextGenerator
     from distill_nb.demo import new_folder
-    from distill_nb.trainer import write_whole
+    from distill_nb.checkpoint import write_whole
     generator = TextGenerator.from_checkpoint(find_checkpoint(args.checkpoint))
     out = new_folder(args.out)
     write_whole(out, lambda folder: save_hf(generator.model, generator.tokenizer, folder))
@@ -342,7 +353,7 @@ def given_preset(argv):
 
 def check_numbers(args): # of any command
     "What no config checks."
-    for name in ("max_steps", "accumulate", "eval_batches", "sample_mb", "tflops"):
+    for name in ("max_steps", "accumulate", "eval_batches", "keep", "sample_mb", "tflops"):
         value = getattr(args, name, None)
         limit, rule = (math.inf, "finite") if isinstance(value, float) else (2**63, "of at most 64 bits")
         if value is not None and not 0 < value < limit: raise BadInput(f"--{name.replace('_', '-')} {value} must be > 0 and {rule}")
@@ -362,10 +373,27 @@ def set_up_logging():
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR) # how often it has tried; our own line says that it failed
     log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
 
-def main(argv=None) -> int: # exit status: 0, 2 for bad input, 130 after Ctrl-C
+class HangUp:
+    "Standard error while a command runs. Where nobody reads it any more, a training saves and stops, instead of dying of its own words."
+    def __init__(self, stream): self.stream = stream
+    def __getattr__(self, name): return getattr(self.stream, name)
+    def write(self, text): return self.attempt(self.stream.write, text)
+    def flush(self): return self.attempt(self.stream.flush)
+
+    def attempt(self, act, *args):
+        try: return act(*args)
+        except OSError: # a closed pipe, a terminal that is gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            hang_up = getattr(signal, "SIGHUP", signal.SIGTERM) # Windows has none
+            if callable(signal.getsignal(hang_up)): signal.raise_signal(hang_up)
+
+def main(argv=None) -> int: # exit status: 0, 2 for bad input, 128 + its number after a signal: 130 for Ctrl-C
     argv = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace") # a terminal that has no Chinese shows ? and goes on
+    with contextlib.redirect_stderr(HangUp(sys.stderr)): return run(argv)
+
+def run(argv) -> int: # exit status
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(usage(), flush=True)
@@ -384,9 +412,13 @@ def main(argv=None) -> int: # exit status: 0, 2 for bad input, 130 after Ctrl-C
     except (MemoryError, RuntimeError) as e:
         if not isinstance(e, MemoryError) and "memory" not in str(e): raise
         return say(f"out of memory ({str(e).splitlines()[0] if str(e) else 'the machine has no more'}); training, lower --batch-size and raise --accumulate by as much, or add --gradient-checkpointing; distill_nb plan says what fits", 2)
-    except KeyboardInterrupt as e: return say(e if str(e) else "stopped", 130)
+    except KeyboardInterrupt as e:
+        stopped = e if hasattr(e, "status") else e.__context__ # where a command adds its own words
+        status = say(e if str(e) else "stopped", getattr(stopped, "status", 130))
+        if getattr(stopped, "at_once", False): os._exit(status) # not even a checkpoint that is being written is waited for
+        return status
     return 0
 
 def say(error, status):
-    print(f"distill_nb: {one_line(error)}", file=sys.stderr)
+    print(f"distill_nb: {one_line(error)}", file=sys.stderr, flush=True)
     return status

@@ -11,6 +11,7 @@ import json, logging, math, shlex
 from itertools import count
 from pathlib import Path
 import torch
+from .checkpoint import checkpoints
 from .config import BadInput, ModelConfig, TrainingConfig
 from .data import WikiDataset
 from .export import save_hf
@@ -19,7 +20,7 @@ from .student import StudentModel
 from .teacher import TeacherModel
 from .tiny import complete, fact_recall
 from .tour import ASSETS, read_packed, write_packed
-from .trainer import DistillationTrainer, checkpoints, make_accelerator
+from .trainer import DistillationTrainer, make_accelerator
 
 # %% ../nbs/13_demo.ipynb #cell-05
 log = logging.getLogger("distill_nb")

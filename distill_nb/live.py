@@ -120,7 +120,7 @@ def after_step(self:LiveView):
         if self.saving: self.saving, self.said = False, f"saved in {trainer.save()}"
         with trainer.during(trainer.state):
             self.show()
-            if self.stopping: trainer.interrupted = True
+            if self.stopping: trainer.interrupt()
             if self.stopping or not self.paused: return
             self.pressed.wait()
             self.pressed.clear()

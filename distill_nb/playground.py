@@ -14,13 +14,13 @@ from types import SimpleNamespace
 import torch
 from fastcore.basics import patch
 from torch import Tensor
+from .checkpoint import checkpoints
 from .config import BadInput
 from .demo import NAMES, tiny_students
 from .generator import TextGenerator, keep_top_k, keep_top_p, token_bytes
 from .live import has_widgets
 from .student import StudentModel
 from .teacher import TeacherModel, is_folder_name, load_pretrained
-from .trainer import checkpoints
 
 # %% ../nbs/19_playground.ipynb #cell-06
 class CachedTeacher:

@@ -15,11 +15,12 @@ from statistics import mean, stdev
 from typing import NamedTuple
 import torch
 from torch.utils.data import Subset
+from .checkpoint import checkpoints
 from .config import BadInput, ModelConfig, TrainingConfig
 from .plan import TeacherShape, step_flops, teacher_shape
 from .student import StudentModel
 from .tiny import fact_recall
-from .trainer import DistillationTrainer, checkpoints
+from .trainer import DistillationTrainer
 
 # %% ../nbs/17_study.ipynb #cell-03
 log = logging.getLogger("distill_nb")

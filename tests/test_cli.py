@@ -148,7 +148,7 @@ def test_folder_of_a_running_run_is_refused(run_folder, train_flags, tmp_path, c
     shutil.copytree(run_folder, tmp_path / "run")
     with FileLock(tmp_path / "run" / ".lock"):
         before = snapshot(tmp_path / "run")
-        assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "12", "--batch-size", "3"]) == 2
+        assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "12", "--batch-size", "4"]) == 2
         assert snapshot(tmp_path / "run") == before
     assert f"checkpoint_dir={tmp_path / 'run'} is in use by another run" in capfd.readouterr().err.splitlines()[-1]
 

@@ -5,6 +5,7 @@ import pytest
 from command import COMMAND, metrics, run, steps
 from test_cli import refused, snapshot
 
+from distill_nb.checkpoint import write_manifest
 from distill_nb.cli import main
 
 
@@ -71,6 +72,7 @@ def test_weights_of_another_model_under_the_same_settings(copy, train_flags, cap
     import torch
     from safetensors.torch import save_file
     save_file({"something": torch.zeros(2)}, copy / "step-00000010/model.safetensors")
+    write_manifest(copy / "step-00000010")
     refused([*train_flags, "--checkpoint-dir", str(copy), "--resume", "--max-steps", "12"], capfd, "damaged or of another model")
 
 
