@@ -3,7 +3,7 @@
 A case is a command line, what its one line of complaint must name, and files that were spoiled for it in a folder of its own. What our rules
 allow is not among them: a prompt of strange but valid text, a field that is left out of a JSON file, metrics cut short by a kill.
 """
-import io, itertools, json, os, pickle, random, shutil, struct, zipfile
+import hashlib, io, itertools, json, os, pickle, random, shutil, struct, zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,8 +91,8 @@ def bad_fields(world):
         flag = name.replace("_", "-")
         return Case("fields", f"--{flag}={value!r:.20}", world.folder(), ["train", "--preset", "tiny", f"--{flag}={value}"], (f"{name}|{flag}",))
     for name, kind in (*((n, int if n in MODEL else float) for n in NUMBERS), *TRAINING.items()):
-        for value in ("-1", "many", "", "1e", "[1]", "None", "True"): yield case(name, value)
-        for value in ((BIG, "1.0", "9" * 5000) if kind is int else ("nan", "inf", "-inf", "1e999")): yield case(name, value)
+        for value in ("-1", "many", "", world.random.choice(["1e", "[1]", "None", "True", "0x10", "1,5"])): yield case(name, value)
+        for value in ((BIG, "1.0") if kind is int else ("nan", "1e999")): yield case(name, value)
         if name not in ("dropout", "alpha", "weight_decay", "warmup_steps"): yield case(name, "0")
     for name, value in (("dropout", "1"), ("dropout", "1.5"), ("alpha", "1.5"), ("alpha", "-0.5"), ("hidden_size", "190"), ("num_heads", "5"), ("num_kv_heads", "4")): yield case(name, value)
     for value in ("", " ", "\t"): yield Case("fields", f"--checkpoint-dir {value!r}", world.folder(), ["train", "--preset", "tiny", "--checkpoint-dir", value], ("checkpoint_dir",))
@@ -128,11 +128,21 @@ def readers(world, run, folder):
 def checkpoint_of(run): return max(Path(run).glob("step-*"))
 
 
-def spoiled(world, group, name, file, content, reader=0, wanted=None):
+def seal(checkpoint):
+    "Let the manifest say what is there now: damage is found by its hashes, but whoever means harm writes them anew, and all checks behind them must hold too."
+    noted = json.loads((checkpoint / "manifest.json").read_text())
+    for name in noted["files"]:
+        content = (checkpoint / name).read_bytes()
+        noted["files"][name] = dict(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    put(checkpoint / "manifest.json", json.dumps(noted))
+
+
+def spoiled(world, group, name, file, content, reader=0, wanted=None, sealed=True):
     "A copy of the run in which one file of its only checkpoint is another; read by one of the commands."
     folder = world.folder()
     run = world.copy(world.run, folder, "run")
     put(checkpoint_of(run) / file, content)
+    if sealed and content not in OBJECTS.values() and file != "manifest.json": seal(checkpoint_of(run))
     argv = world.resume(run) if reader == "resume" else [a for a, _ in readers(world, run, folder)][reader % 3]
     return Case(group, f"{file}: {name}, {argv[0]}", folder, argv, wanted or (str(run),))
 
@@ -143,13 +153,37 @@ def bad_model_configs(world):
     def case(name, content, wanted=("config.json",)): return spoiled(world, "config.json", name, "config.json", content, next(turn), wanted)
     for name, content in NO_JSON.items(): yield case(name, content)
     for name in good:
-        for value in ("16", None, [16], {}, True, -1, float("nan"), float("inf"), BIG, 10**400, 0.5 if name in MODEL else "x"):
-            if (name, value) not in (("rope_theta", BIG), ("norm_eps", BIG), ("norm_eps", 0.5), ("rope_theta", 0.5)): yield case(f"{name} {value!r:.12}", json.dumps(good | {name: value}))
+        for value in ("16", None, [16], True, -1, float("nan"), float("inf"), 10**400, 0.5 if name in MODEL else {}):
+            yield case(f"{name} {value!r:.12}", json.dumps(good | {name: value}))
     for name in WHOLE:
-        if name not in ("max_seq_len", "num_heads"): yield case(f"{name} × 4", json.dumps(good | {name: 4 * good[name]}), ("model.safetensors",))
+        if name not in ("max_seq_len", "num_heads", "num_kv_heads"): yield case(f"{name} × 4", json.dumps(good | {name: 4 * good[name]}), ("model.safetensors",))
     for key in ("hidden", "Hidden_Size", "", "\u0000", "__class__", "auto_map", CONTROL, "\ud800", "k" * 100_000): yield case(f"key {key!r:.15}", json.dumps(good | {key: 1}))
     yield spoiled(world, "config.json", "of another model", "config.json", json.dumps(good | dict(num_kv_heads=2)), "resume")
-    for name in ("empty", "list", "deep lists", "BOM", "UTF-16", "a number of 5,000 digits"): yield spoiled(world, "config.json", name, "config.json", NO_JSON[name], "resume")
+    for name in ("empty", "deep lists", "BOM", "UTF-16", "a number of 5,000 digits"): yield spoiled(world, "config.json", name, "config.json", NO_JSON[name], "resume")
+
+
+def bad_manifests(world):
+    "What an accident leaves: the manifest says something else than the files, or nothing."
+    good = json.loads((checkpoint_of(world.run) / "manifest.json").read_text())
+    turn, sizes = itertools.cycle((0, 1, 2, "resume")), {n: a["size"] for n, a in good["files"].items()}
+    def case(name, file, content, reader=None, wanted=None): return spoiled(world, "manifest", name, file, content, next(turn) if reader is None else reader, wanted, sealed=False)
+    def listing(**changed): return json.dumps(good | dict(files=good["files"] | changed))
+    for name, content in (NO_JSON | OBJECTS).items():
+        if content not in (dangling, fifo, device): yield case(name, "manifest.json", content)  # that is a student alone, carried elsewhere
+    for name, files in {"null": None, "list": ["config.json"], "text": "config.json", "number": 5}.items(): yield case(f"files are {name}", "manifest.json", json.dumps(good | dict(files=files)), "resume")
+    yield case("without files", "manifest.json", json.dumps({k: v for k, v in good.items() if k != "files"}), "resume")
+    one = good["files"]["config.json"]
+    for key in ("size", "sha256"):
+        for value in (None, "", "x", [1], {}, True, -1, 0.5, float("nan"), BIG, 10**400, CONTROL): yield case(f"{key} {value!r:.12}", "manifest.json", listing(**{"config.json": one | {key: value}}), 0)
+    for value in (None, 5, "x", [1], {}): yield case(f"about a file: {value!r}", "manifest.json", listing(**{"config.json": value}))
+    for name in ("../run.json", "/etc/passwd", "..", ".", "", "a/../../x", "a\0b", "n" * 300, CONTROL, "missing.bin", "\ud800"): yield case(f"lists {name!r:.15}", "manifest.json", listing(**{name: one}), "resume")
+    for file in ("config.json", "model.safetensors", "trainer.pt"):
+        content = (checkpoint_of(world.run) / file).read_bytes()
+        flipped = bytearray(content); flipped[len(flipped) // 2] ^= 1
+        for name, spoilt in {"emptied": b"", "cut by a byte": content[:-1], "a byte longer": content + b"\0", "one bit turned": bytes(flipped), "zeros": b"\0" * len(content)}.items():
+            for reader in ("resume",) if file == "trainer.pt" else (next(turn), "resume"): yield case(name, file, spoilt, reader)
+        for name, content in OBJECTS.items(): yield case(name, file, content, "resume")
+    for file in sizes: yield case("emptied", file, b"", "resume")
 
 
 def tensor_file(tensors, data=b"", length=None):
@@ -233,12 +267,18 @@ def zipped(**files):
     return box.getvalue()
 
 
+def saved_bytes(content):
+    import torch
+    box = io.BytesIO()
+    torch.save(content, box)
+    return box.getvalue()
+
+
 def bad_trainer_files(world):
     import torch
     path = checkpoint_of(world.run) / "trainer.pt"
     good, saved = path.read_bytes(), torch.load(path, weights_only=True)
     def case(name, content): return spoiled(world, "trainer.pt", name, "trainer.pt", content, "resume")
-    def saving(content): return lambda path: torch.save(content, path)
     for n in (0, 1, 4, 30, 100, len(good) // 2, len(good) - 100, len(good) - 22, len(good) - 1): yield case(f"cut to {n} bytes", good[:n])
     for n in sorted(world.random.sample(range(100, len(good)), 10)): yield case(f"cut to {n} bytes", good[:n])
     for n in (100, 2000): yield case(f"{n} random bytes", world.random.randbytes(n))
@@ -258,20 +298,8 @@ def bad_trainer_files(world):
     yield case("a zip without a pickle", zipped(archive__version="3\n"))
     yield case("a zip that would leave its folder", zipped(**{"______etc__x": "1", "archive__data_dot_pkl": pickle.dumps({})}))
     yield case("a zip with a bomb", zipped(archive__data_dot_pkl=pickle.dumps({"a": b"\0" * 1_000_000})))
-    for name, content in {"nothing": {}, "a list": [1], "a number": 5, "text": "x", "None": None, "a tensor": torch.zeros(3), "a deep list": deep_list(100)}.items(): yield case(f"holds {name}", saving(content))
-    for key in saved: yield case(f"lacks {key}", saving({k: v for k, v in saved.items() if k != key}))
-    for key in ("current_step", "current_epoch", "epoch_step", "blocks_per_step"):
-        for value in ("5", None, -1, float("nan"), 0.5, [1], BIG, torch.zeros(2), *([0] if key == "blocks_per_step" else [])): yield case(f"{key} {value!r:.12}", saving(saved | {key: value}))
-    for value in ("5", None, [1], {}): yield case(f"best_val_loss {value!r}", saving(saved | dict(best_val_loss=value)))
-    for key in ("training_config", "data"):
-        for value in (None, 5, [1], "x"): yield case(f"{key} {value!r}", saving(saved | {key: value}))
-    optimizer = saved["optimizer"]
-    state = optimizer["state"]
-    one = dict(state[0], exp_avg=torch.zeros(3))
-    for name, value in {"None": None, "empty": {}, "a list": [1], "text": "x", "without groups": dict(optimizer, param_groups=[]), "without state": dict(param_groups=optimizer["param_groups"]),
-                        "with a state that is a list": dict(optimizer, state=[1]), "with groups that are text": dict(optimizer, param_groups="ab"), "of other shapes": dict(optimizer, state=state | {0: one}),
-                        "with half its state": dict(optimizer, state={k: v for k, v in state.items() if k}), "with more parameters": dict(optimizer, param_groups=[dict(g, params=[*g["params"], 99]) for g in optimizer["param_groups"]])}.items():
-        yield case(f"optimizer {name}", saving(saved | dict(optimizer=value)))
+    for name, content in {"nothing": {}, "a list": [1], "a number": 5, "text": "x", "None": None, "a tensor": torch.zeros(3), "a deep list": deep_list(100)}.items(): yield case(f"holds {name}", saved_bytes(content))
+    for key in saved: yield case(f"lacks {key}", saved_bytes({k: v for k, v in saved.items() if k != key}))
     for name, content in OBJECTS.items():  # without a path this would be a run without a whole checkpoint, which starts from the beginning
         found = case(name, content)
         yield found._replace(argv=[*found.argv, found.folder / "run"])
@@ -351,7 +379,7 @@ def bad_data(world):
     for name, footer in {"zeros": b"\0" * size, "0xFF": b"\xff" * size, "random": world.random.randbytes(size), "random again": world.random.randbytes(size), "turned around": table[-8 - size:-8][::-1]}.items():
         yield case(f"footer of {name}", "a.parquet", table[:-8 - size] + footer + table[-8:])
     for n in (0, 1, 2**31, 2**32 - 1): yield case(f"footer said to have {n} bytes", "a.parquet", table[:-8] + struct.pack("<I", n) + b"PAR1")
-    for name, column in {"numbers": pa.array([1, 2]), "bytes": pa.array([b"a", b"\xff"]), "lists": pa.array([["a"], ["b"]]), "objects": pa.array([{"a": "b"}] * 2)}.items():
+    for name, column in {"numbers": pa.array([1, 2]), "bytes": pa.array([b"a", b"\xff"])}.items():
         def write(path, column=column): pq.write_table(pa.table(dict(text=column)), path)
         yield case(f"text of {name}", "a.parquet", write)
     yield case("another column", "a.parquet", lambda path: pq.write_table(pa.table(dict(body=["a", "b"])), path))
@@ -363,7 +391,7 @@ def bad_data(world):
         for file in ("a.txt", "a.jsonl", "a.parquet"): yield case(name, file, OBJECTS[name])
     yield case("a name of control characters", "a\x1b[2J\n.txt", b"\xff", (r"a\x1b[2J\n.txt",))
     def named(name, dataset, wanted): return Case("data", f"--dataset {name}", folder := world.folder(), world.train(folder / "cwd/run", dataset=dataset), wanted)
-    for dataset in ("/dev/null", "/proc/self/mem", "/nowhere/x.txt", "./x.jsonl", "..", "~nobody-of-this-name/x.txt", "no/such/data/set", "a" * 300, "a" * 5000, "x" * 300 + ".txt", "a b/c", "../../etc/passwd", "file:///etc/passwd", "a/b\n", CONTROL):
+    for dataset in ("/dev/null", "/proc/self/mem", "/nowhere/x.txt", "./x.jsonl", "..", "no/such/data/set", "a" * 300, "a" * 5000, "x" * 300 + ".txt", "a b/c", "../../etc/passwd", "file:///etc/passwd", "a/b\n", CONTROL):
         yield named(f"{dataset!r:.25}", dataset, (dataset[:20].split("\x1b")[0].strip(),))
     for dataset in ("", " "): yield named(repr(dataset), dataset, ("empty",))
     for value in ("0.000001", "1e9", "1e300"): yield Case("data", f"--sample-mb {value}", folder := world.folder(), world.train(folder / "cwd/run", sample_mb=value), ())
@@ -439,5 +467,5 @@ def bad_teachers(world):
         yield Case("teachers", f"--teacher {place!r:.25}", folder, [*world.train(folder / "cwd/run", teacher="T")[:-2], "--checkpoint-dir", folder / "cwd/run", b"--teacher=" + os.fsencode(place)], ())
 
 
-GROUPS = dict(flags=bad_flags, fields=bad_fields, prompts=bad_prompts, configs=bad_model_configs, weights=bad_weights, trainer=bad_trainer_files, notes=bad_notes, studies=bad_studies,
+GROUPS = dict(flags=bad_flags, fields=bad_fields, prompts=bad_prompts, manifests=bad_manifests, configs=bad_model_configs, weights=bad_weights, trainer=bad_trainer_files, notes=bad_notes, studies=bad_studies,
               data=bad_data, folders=bad_folders, teachers=bad_teachers)
