@@ -7,7 +7,7 @@ __all__ = ['log', 'Device', 'MEANING', 'COMMANDS', 'NEWEST', 'optional', 'Run', 
            'Generate', 'Export', 'Bench', 'flags', 'did_you_mean', 'find_checkpoint', 'read_run', 'load_data',
            'run_data', 'prepare', 'train', 'without_gpu', 'evaluate', 'generate', 'export', 'demo', 'study', 'plan',
            'bench', 'usage', 'one_line', 'clearer', 'parse', 'given_preset', 'check_numbers', 'set_up_logging',
-           'HangUp', 'main', 'run', 'say']
+           'HangUp', 'main', 'run', 'left_alone', 'say']
 
 # %% ../nbs/21_cli.ipynb #cell-02
 import contextlib, dataclasses, io, json, logging, math, os, re, shlex, signal, sys, unicodedata
@@ -410,6 +410,7 @@ def run(argv) -> int: # exit status
         return 141
     except (BadInput, OSError) as e: return say(e, 2)
     except (MemoryError, RuntimeError) as e:
+        if left_alone(e): return say(f"process {os.environ.get('RANK')} ends too, for another process has gone: look for what that one said", 1)
         if not isinstance(e, MemoryError) and "memory" not in str(e): raise
         return say(f"out of memory ({str(e).splitlines()[0] if str(e) else 'the machine has no more'}); training, lower --batch-size and raise --accumulate by as much, or add --gradient-checkpointing; distill_nb plan says what fits", 2)
     except KeyboardInterrupt as e:
@@ -419,6 +420,14 @@ def run(argv) -> int: # exit status
         return status
     return 0
 
+def left_alone(error): # of several processes
+    "Whether it is the others' connection that broke."
+    from torch import distributed
+    return distributed.is_available() and distributed.is_initialized() and ("gloo/transport" in str(error) or isinstance(error, distributed.DistBackendError))
+
 def say(error, status):
     print(f"distill_nb: {one_line(error)}", file=sys.stderr, flush=True)
     return status
+
+if __name__ == "__main__" and "get_ipython" not in globals(): sys.exit(main()) # python -m distill_nb.cli
+

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['log', 'BAD_STEPS', 'COUNTERS', 'PLACE', 'lr_factor', 'make_optimizer', 'chunk_gap', 'gap_sums', 'gap_report',
-           'TrainerState', 'check_fit', 'make_accelerator', 'cpu_autocast', 'StudentWithLoss', 'DistillationTrainer',
-           'read_metrics', 'is_finite', 'read_checkpoint', 'check_same_model', 'check_same_tokens', 'Stopped']
+           'TrainerState', 'check_fit', 'make_accelerator', 'cpu_autocast', 'StudentWithLoss', 'make_fsdp', 'gathered',
+           'own_part', 'DistillationTrainer', 'read_metrics', 'is_finite', 'read_checkpoint', 'check_same_model',
+           'check_same_tokens', 'Stopped']
 
 # %% ../nbs/09_trainer.ipynb #cell-02
 import contextlib, hashlib, json, logging, math, os, shutil, signal, tempfile, threading, time
@@ -15,10 +16,11 @@ from itertools import islice
 from pathlib import Path
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, gather_object, set_seed
+from accelerate.utils import DataLoaderConfiguration, FullyShardedDataParallelPlugin, GradientAccumulationPlugin, gather_object, set_seed
 from fastcore.basics import patch
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils._pytree import tree_map
 from tqdm.auto import tqdm
 from .checkpoint import check_branch, check_free, check_room, check_whole, checkpoints, only_run, prune, read_state, step_folders, step_of, take_back_old, write_manifest, write_whole
 from .config import BadInput, ModelConfig, TrainingConfig
@@ -126,10 +128,13 @@ def make_accelerator(device:str=None): # "cpu", "cuda", "mps"; the best there is
     precision = ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16") if on_gpu else "no"
     once = GradientAccumulationPlugin(num_steps=1) # the trainer accumulates by itself, whatever the environment says
     ahead = DataLoaderConfiguration(non_blocking=True) # the next batch is on its way while the GPU is at this one
-    try: accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, gradient_accumulation_plugin=once, dataloader_config=ahead)
+    sharded = make_fsdp() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else None
+    try: accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, gradient_accumulation_plugin=once, dataloader_config=ahead, fsdp_plugin=sharded)
     except ValueError: accelerator = None # Accelerate chooses once a process
     if accelerator is None or device not in (None, accelerator.device.type):
         raise BadInput(f"device={device!r}: this process has trained on another device before; start a new one")
+    if sharded and not getattr(accelerator, "is_fsdp2", False):
+        raise BadInput("the launcher asks for FSDP, which needs fsdp_version: 2 and CUDA cards; without them leave it out")
     return accelerator
 
 # %% ../nbs/09_trainer.ipynb #cell-54
@@ -149,6 +154,24 @@ class StudentWithLoss(nn.Module):
                 ) -> KDLoss:
         return fused_kd_loss(self.student.hidden(input_ids), self.student.head_weight, teacher_hidden, teacher_weight, labels,
                              self.config.alpha if alpha is None else alpha, self.config.temperature, self.vocab_size, num_tokens)
+
+# %% ../nbs/09_trainer.ipynb #cell-54d
+def make_fsdp():
+    "FSDP as the launcher asks for it, but with autocast's precision: Accelerate's own policy would round the loss to BF16."
+    from torch.distributed.fsdp import MixedPrecisionPolicy # takes a second to import
+    return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
+
+def gathered(tree, # of tensors; with FSDP, all processes call it at once
+             device=None): # where what is in parts is to lie in the end
+    "The same tree with every tensor put together."
+    return tree_map(lambda t: t.full_tensor().to(device) if hasattr(t, "full_tensor") else t, tree)
+
+def own_part(t, like): # whole tensor, parameter; with FSDP, all processes call it at once
+    "What this process keeps of `t`, if it keeps a part of `like`."
+    if not hasattr(like, "full_tensor") or t.shape != like.shape: return t
+    from torch.distributed.tensor import distribute_tensor
+    return distribute_tensor(t, like.device_mesh, like.placements)
+
 
 # %% ../nbs/09_trainer.ipynb #cell-57
 class DistillationTrainer:
@@ -223,7 +246,7 @@ def train_step(self:DistillationTrainer, batches:list # of {input_ids, labels}: 
     ) -> dict: # its values stay on the device, so that nothing waits for them
     "Forward, backward, update. A step that is not finite changes nothing."
     losses, self.newest_batches = self.gradients(batches), batches
-    grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+    grad_norm = gathered(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip))
     values, lr = torch.cat([losses, grad_norm.reshape(1)]), self.optimizer.param_groups[0]["lr"]
     self.finish_reading()
     if not self.accelerator.scaler: self.optimizer.optimizer.found_inf = (~values.isfinite().all()).float() # AdamW's own way to be told: skip
@@ -242,7 +265,7 @@ def gradients(self:DistillationTrainer, batches:list, alpha=None # that of the s
     for i, batch in enumerate(batches):
         with accelerator.no_sync(self.model) if i < last else contextlib.nullcontext():
             taught = self.teach(batch)
-            with cpu_autocast(self.student): parts = self.model(batch["input_ids"], batch["labels"], *taught, num_tokens, alpha)
+            with accelerator.autocast(), cpu_autocast(self.student): parts = self.model(batch["input_ids"], batch["labels"], *taught, num_tokens, alpha)
             accelerator.backward(parts.loss)
         losses = losses + torch.stack(parts).detach()
     return accelerator.reduce(losses, "mean")
@@ -341,13 +364,21 @@ def log_steps(self:DistillationTrainer, bar=None):
 
 # %% ../nbs/09_trainer.ipynb #cell-66
 @patch
+def whole_student(self:DistillationTrainer):
+    "The student to look at or to save; a copy where its weights are spread over the processes, all of which call this at once."
+    if not hasattr(self.student.head_weight, "full_tensor"): return self.student
+    student = type(self.student)(self.student.config).to(self.accelerator.device)
+    student.load_state_dict(gathered(self.student.state_dict()))
+    return student
+
+@patch
 def evaluate(self:DistillationTrainer) -> dict: # of `gap_report`
     "How far the student is from its teacher on the validation part; kept in `metrics.jsonl`."
     self.log_steps()
     accelerator = self.accelerator
     batches = islice(self.valid_loader, accelerator.process_index, self.eval_batches, accelerator.num_processes)
     with self.during(TrainerState.EVALUATING), accelerator.autocast(), cpu_autocast(self.student):
-        everyone = gather_object([gap_sums(self.student, self.teacher, batches, self.data.tokenizer)])
+        everyone = gather_object([gap_sums(self.whole_student(), self.teacher, batches, self.data.tokenizer)])
     names = max(everyone, key=len) # a process without a batch has no losses
     report = gap_report({k: sum(sums.get(k, 0) for sums in everyone) for k in names})
     self.best_val_loss = min(self.best_val_loss, report["student_ce"])
@@ -365,7 +396,7 @@ def log_parts(self:DistillationTrainer, batches):
     with self.during(TrainerState.EVALUATING):
         for name, only in dict(kl=1.0, ce=0.0).items():
             self.gradients(batches, only)
-            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+            norm = gathered(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
             norms[f"{name}_grad_norm"] = float(norm) / (scaler.get_scale() if scaler else 1)
             self.optimizer.zero_grad()
     self.log_steps()
@@ -394,10 +425,11 @@ def is_sound(self:DistillationTrainer):
 @patch
 def stop_broken(self:DistillationTrainer):
     "Raise `BadInput` that names the part that broke, what was kept for a look, and the last good checkpoint."
-    parts = gather_object([self.find_broken(self.newest_batches)])
+    student = self.whole_student()
+    parts = gather_object([self.find_broken(self.newest_batches, student)])
     part = next(filter(None, parts), "a second try found no such part: it may be the machine")
     folder = Path(self.config.checkpoint_dir) / f"not-finite-{self.current_step:08d}"
-    if self.accelerator.is_main_process: write_whole(folder, lambda made: self.keep_for_a_look(made, part))
+    if self.accelerator.is_main_process: write_whole(folder, lambda made: self.keep_for_a_look(made, part, student))
     first = self.current_step - self.bad_steps + 1
     good = [p for p in checkpoints(self.config.checkpoint_dir) if step_of(p) < first - 1] # what was saved just before may be what is broken
     cure = f"--resume {good[0]}, the last good checkpoint" if good else "a new run, for there is no checkpoint from before"
@@ -405,8 +437,8 @@ def stop_broken(self:DistillationTrainer):
                    f"where the student broke, lower learning_rate={self.config.learning_rate}; go on with {cure}")
 
 @patch
-def keep_for_a_look(self:DistillationTrainer, folder, part):
-    self.student.save(folder)
+def keep_for_a_look(self:DistillationTrainer, folder, part, student):
+    student.save(folder)
     tensors = {f"batch{i}.{k}": v.cpu().contiguous() for i, b in enumerate(self.newest_batches) for k, v in b.items()}
     self.seed_step(self.current_step - 1)
     save_file(tensors | dict(random_state=torch.get_rng_state()), folder / "step.safetensors")
@@ -417,21 +449,22 @@ def is_finite(x): # a tensor, or a tuple or list of such
     return all(map(is_finite, x)) if isinstance(x, (tuple, list)) else not torch.is_tensor(x) or bool(x.isfinite().all())
 
 @patch
-def find_broken(self:DistillationTrainer, batches) -> str|None:
+def find_broken(self:DistillationTrainer, batches, student=None) -> str|None:
     "The first part of a step that is not finite, by name. No process waits for another here."
-    if bad := [n for n, p in self.student.named_parameters() if not is_finite(p)]: return f"the student's {bad[0]} itself"
-    found, whole = [], StudentWithLoss(self.student, self.config, self.vocab_size)
+    student = student or self.student
+    if bad := [n for n, p in student.named_parameters() if not is_finite(p)]: return f"the student's {bad[0]} itself"
+    found, model = [], StudentWithLoss(student, self.config, self.vocab_size)
     def look(name): return lambda module, args, out: None if is_finite(out) else found.append(f"the output of the student's {name}")
-    hooks = [m.register_forward_hook(look(n)) for n, m in self.student.named_modules() if n]
+    hooks = [m.register_forward_hook(look(n)) for n, m in student.named_modules() if n]
     self.seed_step(self.current_step - 1)
     try:
         for batch in batches:
             taught = self.teach(batch)
             if not is_finite(taught): return "the teacher's hidden states"
-            with self.accelerator.autocast(), cpu_autocast(self.student):
-                parts = whole(batch["input_ids"], batch["labels"], *taught, None)
+            with self.accelerator.autocast(), cpu_autocast(student):
+                parts = model(batch["input_ids"], batch["labels"], *taught, None)
             if found or not is_finite(parts): return found[0] if found else "the loss"
-            names, params = zip(*self.student.named_parameters())
+            names, params = zip(*student.named_parameters())
             bad = [n for n, g in zip(names, torch.autograd.grad(parts.loss, params, allow_unused=True)) if not is_finite(g)]
             if bad: return f"the gradient of the student's {bad[-1]}"
     finally:
@@ -453,10 +486,11 @@ def save_beside(self:DistillationTrainer) -> Path: # the checkpoint's folder, la
     self.log_steps()
     path = Path(self.config.checkpoint_dir) / f"step-{self.current_step:08d}"
     with self.during(TrainerState.CHECKPOINTING):
+        student, state = self.whole_student(), gathered(self.what_to_save(), "cpu")
         if self.accelerator.is_main_process:
             check_room(path, self.checkpoint_bytes)
             self.tensors_read.clear()
-            self.saving = self.saver.submit(self.write_checkpoint, path, self.what_to_save(), self.what_to_note())
+            self.saving = self.saver.submit(self.write_checkpoint, path, student, state, self.what_to_note())
     return path
 
 @patch
@@ -475,9 +509,9 @@ def finish_saving(self:DistillationTrainer):
 COUNTERS = "current_epoch", "epoch_step", "current_step", "best_val_loss", "blocks_per_step"
 
 @patch
-def write_checkpoint(self:DistillationTrainer, path, state, noted): # in a thread
+def write_checkpoint(self:DistillationTrainer, path, student, state, noted): # in a thread
     def fill(folder):
-        self.student.save(folder)
+        student.save(folder)
         torch.save(state, folder / "trainer.pt")
         self.tensors_read.set()
         self.data.tokenizer.save_pretrained(folder)
@@ -545,9 +579,13 @@ def restore(self:DistillationTrainer, checkpoint, saved):
     check_same_model(checkpoint, self.student.config)
     check_same_tokens(checkpoint, self.data.tokenizer)
     changed = self.check_same_place(checkpoint, saved)
-    load_weights(self.student, checkpoint)
+    student = self.whole_student()
+    load_weights(student, checkpoint)
+    mine = self.student.state_dict()
+    if student is not self.student: self.student.load_state_dict({k: own_part(w, mine[k]) for k, w in student.state_dict().items()})
     ours = [{k: group[k] for k in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
     self.optimizer.load_state_dict(saved["optimizer"])
+    for p, state in self.optimizer.state.items(): state.update({name: own_part(t, p) for name, t in state.items()})
     for group, settings in zip(self.optimizer.param_groups, ours): group.update(settings) # those of today, where they were changed
     if self.accelerator.scaler and saved["scaler"]: self.accelerator.scaler.load_state_dict(saved["scaler"])
     for name in COUNTERS[:-1]: setattr(self, name, saved[name])
@@ -595,11 +633,21 @@ def set_aside(self:DistillationTrainer, folder):
     self.say(f"moved {', '.join(sorted(p.name for p in newer))} to {aside}")
 
 @patch
+def check_same_everywhere(self:DistillationTrainer):
+    "Raise `BadInput` in every process where one has other settings or another text: they would average the gradients of different trainings."
+    if self.accelerator.num_processes == 1: return
+    found = gather_object([self.config.to_dict() | self.about_data() | dict(accumulate=self.accumulate, step=self.current_step)])
+    for i, theirs in enumerate(found):
+        differ = [f"{k}={v} (not {found[0][k]})" for k, v in theirs.items() if v != found[0][k] and k not in ("checkpoint_dir", "source")] # a folder may have another name there
+        if differ: raise BadInput(f"process {i} has {', '.join(differ)}; give all processes the same settings and the same text")
+
+@patch
 @contextlib.contextmanager
 def running(self:DistillationTrainer):
     "What holds while `fit` runs. However it ends, `fit` or `resume` may be called again."
     folder = Path(self.config.checkpoint_dir)
     with only_run(folder) if self.accelerator.is_main_process else contextlib.nullcontext(), self.listening():
+        self.check_same_everywhere()
         if not self.current_step: check_free(folder)
         if self.accelerator.is_main_process:
             check_room(folder, self.checkpoint_bytes)

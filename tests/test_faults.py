@@ -366,12 +366,12 @@ finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 
 @pytest.mark.slow
 def test_saving_takes_no_second_copy_of_the_weights(tmp_path):
-    "30 million parameters: weights and AdamW's averages are 0.36 GB. A run that saves after every step takes little more memory than one that never does."
+    "20 million parameters: weights and AdamW's averages are 0.25 GB. A run that saves after every step takes little more memory than one that never does."
     def peak(before):
-        flags = [*FLAGS, "--max-steps", 4, "--batch-size", 1, "--hidden-size", 512, "--num-layers", 8, "--num-heads", 8, "--intermediate-size", 2048, "--save-interval", 1, "--keep", 1]
+        flags = [*FLAGS, "--max-steps", 3, "--batch-size", 1, "--hidden-size", 512, "--num-layers", 5, "--num-heads", 8, "--intermediate-size", 2048, "--save-interval", 1, "--keep", 1]
         _, out, _ = run(*flags, "--checkpoint-dir", tmp_path / str(len(before)), command=[sys.executable, "-c", before + PEAK])
         return float(out.splitlines()[-1])
     never, always = peak(NO_SAVING), peak("")  # the first ends in an error, since it has nothing to show
-    assert ck.checkpoints(tmp_path / "0")[0].name == "step-00000004" and not ck.checkpoints(tmp_path / str(len(NO_SAVING)))
+    assert ck.checkpoints(tmp_path / "0")[0].name == "step-00000003" and not ck.checkpoints(tmp_path / str(len(NO_SAVING)))
     print(f"peak {never:.2f} GB without saving, {always:.2f} GB saving after every step")
-    assert always < never + 0.12
+    assert always < never + 0.04  # a copy of the averages alone makes it 0.08

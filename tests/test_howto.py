@@ -1,5 +1,5 @@
 "The how-to pages: every command on them is one that the program takes, and what can run here runs."
-import os, re, shlex, subprocess, sys
+import os, re, shlex, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ from distill_nb.cli import COMMANDS, main, parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "howto").glob("*.md"))
+CONFIGS = sorted((ROOT / "howto" / "accelerate").glob("*.yaml"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
@@ -35,20 +36,32 @@ def check_ours(argv): # from `distill_nb` on
     parse(argv[1], argv[2:])
 
 
+def launched(argv): # after `accelerate launch`
+    "What it would start, once it has read its file; as many processes as the file says, each a command and not a script."
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    args = launch_command_parser().parse_args(argv)
+    args.config_file = str(ROOT / args.config_file)
+    wanted = load_config_from_file(args.config_file)
+    args, *_ = _validate_launch_command(args)
+    assert args.no_python and (args.multi_gpu or args.use_fsdp) and not args.cpu, "otherwise one process is all there is"
+    assert (args.num_processes, args.num_machines) == (wanted.num_processes, wanted.num_machines) and args.num_processes > 1
+    assert args.num_machines == 1 or args.main_process_ip and args.main_process_port and args.machine_rank is not None
+    return [args.training_script, *args.training_script_args]
+
+
+def test_files_for_the_launcher_are_those_on_the_page():
+    shown = [body for kind, body in FENCE.findall((ROOT / "howto" / "several_gpus.md").read_text(encoding="utf-8")) if kind == "yaml"]
+    assert len(CONFIGS) >= 3 and sorted(shown) == sorted(path.read_text(encoding="utf-8") for path in CONFIGS)
+    given = {word for _, line in EVERY for word in words(line) if word.endswith(".yaml")}
+    assert given == {path.relative_to(ROOT).as_posix() for path in CONFIGS}
+
+
 @pytest.mark.parametrize("page, line", EVERY, ids=lambda x: x)
 def test_command_is_one_that_the_program_takes(page, line):
     argv = words(line)
     if argv[0] == "distill_nb": return check_ours(argv)
-    if argv[:2] == ["accelerate", "launch"]:
-        from accelerate.commands.launch import launch_command_parser
-        args = launch_command_parser().parse_args(argv[2:])
-        assert args.no_python
-        return check_ours([args.training_script, *args.training_script_args])
-    if argv[0] == "torchrun":
-        from torch.distributed.run import parse_args
-        args = parse_args(argv[1:])
-        assert args.no_python
-        return check_ours([args.training_script, *args.training_script_args])
+    if argv[:2] == ["accelerate", "launch"]: return check_ours(launched(argv[2:]))
     assert argv[0] in ("python", "iconv", "hf") or argv[0] == "export" and "=" in argv[1], line
 
 
@@ -85,6 +98,7 @@ def test_output_is_what_the_commands_print(page, capsys):
 def test_what_needs_neither_card_nor_network_runs(tmp_path, text_file, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("articles.txt").write_bytes(text_file.read_bytes())
+    shutil.copytree(ROOT / "howto" / "accelerate", "howto/accelerate")
     assert main("train --preset tiny --device cpu --max-steps 2 --eval-batches 1 --checkpoint-dir runs/demo/distilled".split()) == 0
     runnable = [line for _, line in OURS if "--preset tiny" in line or "runs/demo" in line]
     assert len(runnable) >= 5

@@ -1,0 +1,64 @@
+"""`distill_nb` as one of several processes that keeps a diary: `watched.py DIARY COMMAND …`
+
+Its files in DIARY: pid.RANK, blocks.RANK (a line a step: the blocks that it trained on), written.RANK (what it wrote under the run's folder),
+kept.RANK (how many of the student's weights it keeps).
+With $SECONDS_A_STEP no step is shorter, so that there is time to stop it. With $FSDP_ON_CPU Accelerate believes that the CPU is a card that FSDP can use:
+left to itself it passes over FSDP on a CPU without a word.
+"""
+import json, os, sys, time
+from pathlib import Path
+
+diary, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
+run = os.path.abspath(sys.argv[sys.argv.index("--checkpoint-dir") + 1])
+
+
+def note(kind, value):
+    with open(diary / f"{kind}.{rank}", "a") as f: f.write(f"{json.dumps(value)}\n")
+
+
+def wrote(path):
+    if isinstance(path, (str, bytes, os.PathLike)) and os.path.abspath(os.fsdecode(path)).startswith(run): note("written", os.path.abspath(os.fsdecode(path)))
+
+
+def hook(event, args):
+    "What Python does to files."
+    if event == "open" and (set(args[1] or "") & set("wax+") or args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)): wrote(args[0])
+    elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"): wrote(args[0])
+    elif event in ("os.rename", "os.link", "os.symlink"): wrote(args[0]), wrote(args[1])
+
+
+def told(function, at): # the place of the path among its arguments
+    "Torch and safetensors open files without Python."
+    def call(*args, **kwargs):
+        wrote(args[at])
+        return function(*args, **kwargs)
+    return call
+
+
+note("pid", os.getpid())
+sys.addaudithook(hook)
+if "FSDP_ON_CPU" in os.environ:
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    from accelerate.state import DistributedType, PartialState
+    init = PartialState.__init__
+    PartialState.__init__ = lambda self, cpu=False, **kwargs: init(self, **kwargs)
+    PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+import safetensors.torch, torch
+torch.save, safetensors.torch.serialize_file = told(torch.save, 1), told(safetensors.torch.serialize_file, 1)
+from distill_nb.cli import main
+from distill_nb.trainer import DistillationTrainer as Trainer
+
+train_step = Trainer.train_step
+
+
+def watched_step(self, batches):
+    blocks = self.data.train
+    if not hasattr(self, "number"): self.number = {blocks[i]["input_ids"].numpy().tobytes(): i for i in range(len(blocks))}
+    if not (diary / f"kept.{rank}").exists(): note("kept", sum(getattr(p, "_local_tensor", p).numel() for p in self.student.parameters()))
+    note("blocks", dict(epoch=self.current_epoch, step=self.current_step, blocks=[self.number[ids.numpy().tobytes()] for b in batches for ids in b["input_ids"]]))
+    time.sleep(float(os.environ.get("SECONDS_A_STEP", 0)))
+    return train_step(self, batches)
+
+
+Trainer.train_step = watched_step
+sys.exit(main(sys.argv[2:]))
