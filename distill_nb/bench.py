@@ -499,6 +499,7 @@ def bench(what:str="all", preset:str="qwen", out=None, **data): # yields tables 
     "Run one bench or all of them, and write what they found to `out` as JSON; raises `Unequal` where what must be the same is not."
     if what != "all" and what not in BENCHES: raise BadInput(f"bench {what!r} must be one of all, {', '.join(BENCHES)}")
     if out and not Path(out).parent.is_dir(): raise BadInput(f"there is no folder {Path(out).parent} to write {Path(out).name} into; make it first")
+    if out and Path(out).is_dir(): raise BadInput(f"{out} is a folder; name a file for --out")
     results = {}
     for name in BENCHES if what == "all" else [what]:
         with quietly(), others_noted(found := {}): found |= BENCHES[name](tiny=preset == "tiny", **(data if name == "data" else {}))

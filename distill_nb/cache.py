@@ -78,7 +78,7 @@ def blocks_done(folder, stamp) -> int:
     try:
         noted = json.loads((folder / STAMP).read_text())
         theirs, done, size = dict(noted["stamp"]), int(noted["done"]), (folder / HIDDEN).stat().st_size
-    except (OSError, ValueError, LookupError, TypeError): return 0 # nothing that can be trusted
+    except (OSError, ValueError, LookupError, TypeError, RecursionError): return 0 # nothing that can be trusted
     differ = [f"{k} {str(theirs.get(k))[:12]} (not {str(v)[:12]})" for k, v in stamp.items() if theirs.get(k) != v]
     if differ: raise BadInput(f"the teacher cache {folder} is stale, its {', '.join(differ)}; remove that folder, and it is made anew")
     return max(0, min(done, size // block_bytes(stamp)))

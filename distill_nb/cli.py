@@ -6,11 +6,11 @@
 __all__ = ['log', 'Device', 'MEANING', 'COMMANDS', 'NEWEST', 'optional', 'Run', 'Train', 'VerifyResume', 'Study', 'Plan', 'Demo',
            'Evaluate', 'Generate', 'Export', 'Bench', 'flags', 'did_you_mean', 'find_checkpoint', 'read_run',
            'load_data', 'run_data', 'prepare', 'train', 'without_gpu', 'evaluate', 'generate', 'export', 'demo',
-           'study', 'verify_resume', 'plan', 'bench', 'usage', 'clearer', 'parse', 'given_preset', 'check_numbers',
-           'set_up_logging', 'HangUp', 'main', 'run', 'left_alone', 'say']
+           'study', 'verify_resume', 'plan', 'bench', 'usage', 'one_line', 'clearer', 'parse', 'given_preset',
+           'check_numbers', 'set_up_logging', 'HangUp', 'main', 'run', 'left_alone', 'say']
 
 # %% ../nbs/21_cli.ipynb #cell-02
-import contextlib, dataclasses, io, json, logging, math, os, re, shlex, signal, sys
+import contextlib, dataclasses, io, json, logging, math, os, re, shlex, signal, sys, unicodedata
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -160,10 +160,13 @@ def read_run(checkpoint) -> dict: # what `note_run` wrote
     from distill_nb.demo import RUN_FILE
     run = checkpoint.resolve().parent / RUN_FILE
     if not run.is_file(): raise BadInput(f"{run} is missing: it says on what the checkpoint was trained; evaluate a checkpoint where `distill_nb train` wrote it")
+    kinds = dict(teacher=str, dataset=str, dataset_name=str, sample_mb=float, seq_len=int, seed=int, batch_size=int)
     try:
         noted = json.loads(run.read_text(encoding="utf-8"))
-        return {name: noted[name] for name in "teacher dataset dataset_name sample_mb seq_len seed batch_size".split()}
-    except (ValueError, LookupError, TypeError) as e: raise BadInput(f"{run} is damaged ({e}); train again, or bring back the file") from e
+        for name, kind in kinds.items():
+            if type(noted[name]) not in (kind, *[int] * (kind is float)): raise ValueError(f"{name} is {noted[name]!r}")
+        return {name: noted[name] for name in kinds}
+    except (ValueError, LookupError, TypeError, RecursionError) as e: raise BadInput(f"{run} is damaged ({e}); train again, or bring back the file") from e
 
 def load_data(settings:dict, tokenizer): # of a run
     from distill_nb.data import WikiDataset
@@ -329,6 +332,11 @@ def usage() -> str:
     return "\n".join(["usage: distill_nb COMMAND [--flag VALUE ...]", "", *rows, "", "distill_nb COMMAND --help tells every flag, its meaning and its default."])
 
 # %% ../nbs/21_cli.ipynb #cell-28
+def one_line(text, most=2000): # characters
+    "What others gave, as a terminal can show it: nothing that it would obey or break at, and what is long is cut in the middle."
+    text = "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in str(text))
+    return text if len(text) <= most else f"{text[:most // 2]} … {text[-most // 2:]}"
+
 def clearer(what:str, known) -> str: # one line; `known`: the flags
     "The parser's complaint in the form of every other one: what was given, and the rule."
     if m := re.match(r"Unrecognized options: (.*)", what):
@@ -344,13 +352,16 @@ def parse(command:str, argv:list): # → settings of the command
     kind, extra = COMMANDS[command][0], {}
     if issubclass(kind, Run): extra["default"] = kind.preset_default(given_preset(argv))
     argv = [b for a, after in zip(argv, [*argv[1:], "-"]) for b in ([a, NEWEST] if a == "--resume" in flags(kind) and after.startswith("-") else [a])]
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box): args = tyro.cli(kind, prog=f"distill_nb {command}", args=argv, **extra)
-    except SystemExit as e:
-        if not e.code: raise
-    else: return check_numbers(args)
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box.getvalue()) # without the colours of a terminal
+    def ask(argv): # → settings, or a complaint in a box
+        box = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(box): return tyro.cli(kind, prog=f"distill_nb {command}", args=argv, **extra)
+        except SystemExit as e:
+            if not e.code: raise
+        return box.getvalue()
+    if not isinstance(args := ask(argv), str): return check_numbers(args)
+    if isinstance(again := ask([one_line(word, 60) for word in argv]), str): args = again # what would spoil the box is spelled out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", args) # without the colours of a terminal
     lines = [re.sub(r"^[│╭╰ ]*(─+|-+(?= *$))?|[│╮╯ ]*$", "", line) for line in plain.splitlines()[1:]]
     what = " ".join(takewhile(bool, dropwhile(lambda line: not line, lines)))
     raise BadInput(f"{clearer(what, flags(kind))}; see distill_nb {command} --help")
@@ -364,9 +375,12 @@ def check_numbers(args): # of any command
     "What no config checks."
     for name in ("max_steps", "accumulate", "eval_batches", "keep", "sample_mb", "tflops"):
         value = getattr(args, name, None)
-        if value is not None and not 0 < value < math.inf: raise BadInput(f"--{name.replace('_', '-')} {value:g} must be > 0 and finite")
+        limit, rule = (math.inf, "finite") if isinstance(value, float) else (2**63, "of at most 64 bits")
+        if value is not None and not 0 < value < limit: raise BadInput(f"--{name.replace('_', '-')} {value} must be > 0 and {rule}")
     seed = getattr(args, "seed", None)
     if seed is not None and not 0 <= seed < 2**32: raise BadInput(f"--seed {seed} must be between 0 and {2**32 - 1}")
+    if (seeds := getattr(args, "seeds", 0)) > 2**32 - (seed or 0): raise BadInput(f"--seeds {seeds} is more than there are, from --seed {seed} on")
+    if getattr(args, "resume", None) == "": raise BadInput("--resume '' names no checkpoint; give a path, or --resume alone for the newest")
     return args
 
 # %% ../nbs/21_cli.ipynb #cell-31
@@ -374,7 +388,7 @@ def set_up_logging():
     "What the package says goes to the terminal, around the progress bars; of several processes the first one talks."
     from tqdm import tqdm
     class Handler(logging.Handler):
-        def emit(self, record): tqdm.write(self.format(record), file=sys.stderr)
+        def emit(self, record): tqdm.write(one_line(self.format(record)), file=sys.stderr)
     log.handlers, log.propagate = [Handler()], False
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR) # how often it has tried; our own line says that it failed
     log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
@@ -432,7 +446,7 @@ def left_alone(error): # of several processes
     return distributed.is_available() and distributed.is_initialized() and ("gloo/transport" in str(error) or isinstance(error, distributed.DistBackendError))
 
 def say(error, status):
-    print(f"distill_nb: {error}", file=sys.stderr, flush=True)
+    print(f"distill_nb: {one_line(error)}", file=sys.stderr, flush=True)
     return status
 
 if __name__ == "__main__" and "get_ipython" not in globals(): sys.exit(main()) # python -m distill_nb.cli

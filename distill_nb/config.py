@@ -23,6 +23,7 @@ class Config:
 
     def _check_type(self, name, kind):
         value = getattr(self, name)
+        if type(value) is int and abs(value) >= 2**63: self.fail(name, "is a number of more than 64 bits")
         if kind is float and type(value) is int:
             value = float(value)
             object.__setattr__(self, name, value)
@@ -53,7 +54,7 @@ class Config:
     def from_json(cls, text:str):
         "Raises `BadInput` where `text` is not a JSON object, and as `from_dict` does."
         try: settings = json.loads(text)
-        except json.JSONDecodeError as e: raise BadInput(f"{cls.__name__}: the text is not JSON ({e}); give what to_json wrote") from e
+        except (ValueError, RecursionError) as e: raise BadInput(f"{cls.__name__}: the text is not JSON ({e}); give what to_json wrote") from e
         if not isinstance(settings, dict): raise BadInput(f"{cls.__name__}: {text.strip()[:40]!r} must be a JSON object, field name to value")
         return cls.from_dict(settings)
 
@@ -75,6 +76,7 @@ class ModelConfig(Config):
     def check(self):
         self.require("> 0", lambda x: x > 0, "hidden_size", "num_layers", "num_heads", "num_kv_heads", "intermediate_size",
                      "vocab_size", "max_seq_len", "rope_theta", "norm_eps")
+        self.require("at most 10,000", lambda x: x <= 10_000, "num_layers")
         self.require("in [0, 1)", lambda x: 0 <= x < 1, "dropout")
         if self.hidden_size % self.num_heads: self.fail("hidden_size", f"must be divisible by num_heads={self.num_heads}")
         if self.num_heads % self.num_kv_heads: self.fail("num_heads", f"must be divisible by num_kv_heads={self.num_kv_heads}")

@@ -63,6 +63,7 @@ class TextGenerator:
         "Choose among the tokens that the tokenizer has."
         logits = logits[:len(self.tokenizer)]
         logits = (logits.cpu() if logits.device.type == "mps" else logits).double() # MPS has no FP64
+        if not logits.max().isfinite(): raise BadInput("what the model says is not finite (NaN or infinity), so its weights are damaged; give another checkpoint")
         if strategy == "greedy": return logits.argmax().item()
         logits = (logits - logits.max()) / temperature # the largest is 0, so that no temperature overflows
         logits = keep_top_k(logits, top_k) if strategy == "top_k" else keep_top_p(logits, top_p)
@@ -75,6 +76,7 @@ def token_ids(self:TextGenerator, prompt, strategy="greedy", max_new_tokens=256,
     "Yield the ids of the new tokens, until EOS, `max_new_tokens` or the model's `max_seq_len`."
     self.check(strategy, max_new_tokens, top_k, top_p, temperature)
     eos, limit = self.tokenizer.eos_token_id, self.model.config.max_seq_len
+    if any("\ud800" <= c <= "\udfff" for c in prompt): raise BadInput(f"the prompt {prompt[:40]!r} is not UTF-8; give text in that encoding")
     ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"] or [eos]
     if len(ids) >= limit: raise BadInput(f"the prompt has {len(ids)} tokens and leaves no room in max_seq_len={limit}; shorten it")
     rng = torch.Generator()
