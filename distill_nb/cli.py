@@ -283,6 +283,9 @@ def study(args:Study):
     from distill_nb.plan import teacher_shape
     from distill_nb.study import check_study, make_ways, plot_study, report, study
     check_study(args.alphas, args.temperatures, args.seeds)
+    usual = Study.preset_default(args.preset).training
+    for one in ("alpha", "temperature"):
+        if getattr(args.training, one) != getattr(usual, one): raise BadInput(f"--{one} is one value, and a study tries several; give them with --{one}s")
     teacher, data = prepare(args)
     shape, out = teacher_shape(args.teacher), Path(args.out)
     steps = min(args.max_steps or math.inf, args.training.num_epochs * (len(data.train) // (args.training.batch_size * args.accumulate)))

@@ -58,6 +58,8 @@ BAD_COMMANDS = [  # command line, then what its one line must say
     ("study --preset tiny --alphas 0 0.5", "--alphas 0 0.5", "above 0 and at most 1"),
     ("study --preset tiny --temperatures", "--temperatures (none)", "there must be one"),
     ("study --preset tiny --seeds 0", "--seeds 0 must be at least 1"),
+    ("study --preset tiny --alpha 0.3", "--alpha is one value", "--alphas"),
+    ("study --preset tiny --temperature 3", "--temperature is one value", "--temperatures"),
     ("bench nope", "'nope'", "'loss'", "distill_nb bench --help"),
     ("bench data --dataset wikimedia/wikipedia", "wikimedia/wikipedia is no file or folder here", "give a .txt"),
     ("bench data --dataset {bad}/missing.txt", "{bad}/missing.txt does not exist"),
