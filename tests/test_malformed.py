@@ -51,7 +51,9 @@ def refused(case, p, before, pwned):
         return f"control characters: {err[-600:]!r}"
     if p.out: return f"on stdout: {p.out[:300]}"
     if snapshot(case.folder) != before: return f"its files are others: {sorted(set(snapshot(case.folder).items()) ^ set(before.items()))[:6]}"
-    if pwned.exists(): return "what was in a file has run"
+    if pwned.exists():
+        pwned.unlink()
+        return "what was in a file has run"
 
 
 @pytest.mark.slow
