@@ -61,23 +61,24 @@ def write_manifest(folder, **noted): # what else it is to say
 
 def read_manifest(folder) -> dict:
     "Raise `ValueError` where it is damaged, or names a file outside of its folder."
+    if not (Path(folder) / MANIFEST).is_file(): raise FileNotFoundError(f"there is no {MANIFEST}")
     manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
     for name, about in dict(manifest["files"]).items():
         if name in ("", ".", "..") or "/" in name or os.sep in name: raise ValueError(f"{MANIFEST} names {name!r}, which is no file of this folder")
-        int(about["size"]); str(about["sha256"])
+        if type(about["size"]) is not int or type(about["sha256"]) is not str: raise ValueError(f"what {MANIFEST} says of {name} is no size and no hash")
     return manifest
 
 # %% ../nbs/08a_checkpoint.ipynb #cell-23
 def check_whole(folder, # a checkpoint
                 thorough=True, # read every byte, or compare sizes only
-                only=None): # names of files, of all that the manifest lists
+                only=None): # names of files, which it must list; all that it lists if not given
     "Raise `BadInput` naming the first file that is not as its manifest says."
     try: files = read_manifest(folder)["files"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise BadInput(f"{MANIFEST} is missing or damaged ({str(e).splitlines()[0] if str(e) else type(e).__name__})") from e
-    for name, about in files.items():
-        if only and name not in only: continue
-        path = Path(folder) / name
+    for name in only or files:
+        if name not in files: raise BadInput(f"{MANIFEST} does not list {name}")
+        path, about = Path(folder) / name, files[name]
         size = path.stat().st_size if path.is_file() else None
         if size is None: raise BadInput(f"{name} is missing")
         if size != about["size"]: raise BadInput(f"{name} has {size:,} bytes, and was written with {about['size']:,}")
@@ -107,7 +108,7 @@ def step_of(checkpoint): return int(checkpoint.name.removeprefix("step-"))
 def best_of(found): # checkpoints
     "The one with the lowest validation loss, the newest of equals; None where no loss is known."
     losses = {p: read_manifest(p).get("val_loss") for p in sorted(found, key=step_of, reverse=True)}
-    known = [p for p, loss in losses.items() if loss is not None]
+    known = [p for p, loss in losses.items() if isinstance(loss, float)]
     return min(known, key=losses.get, default=None)
 
 def prune(folder, keep:int): # newest ones, beside the best

@@ -45,7 +45,7 @@ def open_parquet(file, name): # a path or an open file
     import pyarrow.parquet as pq
     table = pq.ParquetFile(file, page_checksum_verification=True)
     columns = {field.name: str(field.type) for field in table.schema_arrow}
-    if "string" in columns.get("text", ""): return table # string, large_string, string_view, dictionary<values=string …>
+    if re.match(r"(large_)?string|dictionary<values=(large_)?string", columns.get("text", "")): return table # and no list of them
     raise BadInput(f"{name} has no column 'text' of strings, only {', '.join(f'{k} ({v})' for k, v in columns.items())}; rename the one that holds the articles")
 
 def parquet_articles(path): # a table with a column `text`
@@ -61,7 +61,7 @@ def local_files(source): # a file, a folder of files, "tiny", or a data set id
     "The data files that `source` means, sorted, or None where it is an id on the hub; raises `BadInput` where there should be files and are none."
     if source == "tiny": return [ASSETS / "tiny.txt.xz"]
     if not str(source).strip(): raise BadInput("the name of the data is empty; give a file, a folder or a data set id")
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     def is_readable(f): return f.suffix.lower() in READERS
     if not path.exists() and not is_readable(path) and not is_folder_name(str(source)): return None
     def is_hidden(f): return any(part.startswith(".") for part in f.relative_to(path).parts) # an editor's copies
@@ -327,7 +327,7 @@ class WikiDataset:
         self.source, self.name, self.sample_mb, self.seq_len, self.val_fraction, self.seed = str(source), name, sample_mb, seq_len, val_fraction, seed
         self.files = local_files(self.source)
         self.tokenizer = fast_tokenizer(tokenizer or ("tiny" if source == "tiny" else "Qwen/Qwen2.5-0.5B"))
-        self.path = self._cached(Path(cache_dir or os.environ.get("DISTILL_NB_CACHE") or "~/.cache/distill_nb").expanduser())
+        self.path = self._cached(Path(os.path.expanduser(cache_dir or os.environ.get("DISTILL_NB_CACHE") or "~/.cache/distill_nb")))
         self.train, self.valid = self._blocks("train"), self._blocks("valid")
 
     def _articles(self, kept): # where the hub's text is kept while it comes

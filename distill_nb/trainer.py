@@ -206,7 +206,7 @@ class DistillationTrainer:
         self.total_steps = min(config.num_epochs * self.steps_per_epoch, max_steps or math.inf)
         self.current_epoch = self.epoch_step = self.current_step = 0
         self.scheduler = self.make_scheduler()
-        self.best_val_loss, self.history, self.pending, self.signals = math.inf, [], [], []
+        self.val_loss, self.best_val_loss, self.history, self.pending, self.signals = None, math.inf, [], [], []
         self.bad_steps, self.newest_batches = 0, None # steps in a row that were not finite
         self.saver, self.saving, self.tensors_read = ThreadPoolExecutor(1), None, threading.Event()
         self.tokens_hash = hashlib.sha256(memoryview(getattr(data.train, "dataset", data.train).tokens)).hexdigest()[:16] # the text, wherever it lies
@@ -323,8 +323,8 @@ def read_metrics(folder) -> list: # of a run
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
-            row["step"]
-        except (ValueError, LookupError, TypeError): break
+            if row["step"] < 0: break
+        except (ValueError, LookupError, TypeError, RecursionError): break
         rows.append(row)
     return rows
 
@@ -381,7 +381,8 @@ def evaluate(self:DistillationTrainer) -> dict: # of `gap_report`
         everyone = gather_object([gap_sums(self.whole_student(), self.teacher, batches, self.data.tokenizer)])
     names = max(everyone, key=len) # a process without a batch has no losses
     report = gap_report({k: sum(sums.get(k, 0) for sums in everyone) for k in names})
-    self.best_val_loss = min(self.best_val_loss, report["student_ce"])
+    self.val_loss = report["student_ce"]
+    self.best_val_loss = min(self.best_val_loss, self.val_loss)
     self.write(dict(step=self.current_step, valid=report))
     self.say(f"step {self.current_step} validation: " + ", ".join(f"{k} {v:.4g}" for k, v in report.items()))
     return report
@@ -506,7 +507,7 @@ def finish_saving(self:DistillationTrainer):
     if saving: saving.result()
 
 # %% ../nbs/09_trainer.ipynb #cell-75b
-COUNTERS = "current_epoch", "epoch_step", "current_step", "best_val_loss", "blocks_per_step"
+COUNTERS = "current_epoch", "epoch_step", "current_step", "blocks_per_step", "best_val_loss", "val_loss"
 
 @patch
 def write_checkpoint(self:DistillationTrainer, path, student, state, noted): # in a thread
@@ -529,8 +530,7 @@ def what_to_save(self:DistillationTrainer) -> dict: # of `trainer.pt`; the tenso
 
 @patch
 def what_to_note(self:DistillationTrainer) -> dict: # of the manifest
-    losses = [r["valid"]["student_ce"] for r in self.history if "valid" in r][-1:]
-    return dict(step=self.current_step, val_loss=next(filter(math.isfinite, losses), None))
+    return dict(step=self.current_step, val_loss=self.val_loss if math.isfinite(self.val_loss or 0) else None)
 
 @patch(as_prop=True)
 def checkpoint_bytes(self:DistillationTrainer): # weights and AdamW's two averages; the rest is a tokenizer
@@ -565,10 +565,15 @@ def resume(self:DistillationTrainer,
 def read_checkpoint(checkpoint) -> dict: # what `trainer.pt` holds
     "Raises where a file is damaged, before anything is taken from it."
     check_whole(checkpoint)
-    dict(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
+    check_whole(checkpoint, thorough=False, only=("config.json", "model.safetensors", "trainer.pt"))
+    ModelConfig.from_json((checkpoint / "config.json").read_text(encoding="utf-8"))
     saved = read_state(checkpoint / "trainer.pt")
     lacking = {*COUNTERS, "training_config", "data", "optimizer", "scheduler", "scaler"}.difference(saved)
     if lacking: raise ValueError(f"trainer.pt lacks {', '.join(sorted(lacking))}")
+    kinds = dict.fromkeys(COUNTERS[:4], int) | dict(best_val_loss=float, val_loss=float|None, training_config=dict, data=dict, optimizer=dict)
+    for name, kind in kinds.items():
+        least = int(name == "blocks_per_step")
+        if not isinstance(saved[name], kind) or kind is int and not least <= saved[name] < 2**63: raise ValueError(f"trainer.pt has a {name} of {str(saved[name])[:40]}")
     return saved
 
 # %% ../nbs/09_trainer.ipynb #cell-78
@@ -584,15 +589,25 @@ def restore(self:DistillationTrainer, checkpoint, saved):
     mine = self.student.state_dict()
     if student is not self.student: self.student.load_state_dict({k: own_part(w, mine[k]) for k, w in student.state_dict().items()})
     ours = [{k: group[k] for k in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
-    self.optimizer.load_state_dict(saved["optimizer"])
+    self.load_optimizer(checkpoint, saved["optimizer"])
     for p, state in self.optimizer.state.items(): state.update({name: own_part(t, p) for name, t in state.items()})
     for group, settings in zip(self.optimizer.param_groups, ours): group.update(settings) # those of today, where they were changed
     if self.accelerator.scaler and saved["scaler"]: self.accelerator.scaler.load_state_dict(saved["scaler"])
-    for name in COUNTERS[:-1]: setattr(self, name, saved[name])
+    for name in {*COUNTERS} - {"blocks_per_step"}: setattr(self, name, saved[name])
     self.epoch_step = self.epoch_step * saved["blocks_per_step"] // self.blocks_per_step
     self.scheduler, self.bad_steps = self.make_scheduler(), 0
     self.history, self.pending = [r for r in read_metrics(checkpoint.resolve().parent) if r["step"] <= self.current_step], []
     self.say(f"going on from {checkpoint}" + (f", with {', '.join(changed)}" if changed else ""))
+
+@patch
+def load_optimizer(self:DistillationTrainer, checkpoint, state:dict):
+    "Raise `BadInput` where it is the state of another optimizer: PyTorch looks at the numbers of groups and parameters only."
+    try:
+        self.optimizer.load_state_dict(state)
+        wrong = [name for p, kept in self.optimizer.state.items() for name, x in kept.items() if x.dim() and x.shape != p.shape]
+        if wrong or len(self.optimizer.state) not in (0, len(list(self.student.parameters()))): raise ValueError(f"{wrong[0] if wrong else 'a part'} is missing or of another shape")
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as e:
+        raise BadInput(f"{checkpoint} holds the state of another optimizer ({(str(e) or type(e).__name__).splitlines()[0]}); give another checkpoint") from e
 
 @patch
 def check_same_place(self:DistillationTrainer, checkpoint, saved) -> list: # of what has changed, and may
@@ -611,7 +626,7 @@ def check_same_place(self:DistillationTrainer, checkpoint, saved) -> list: # of 
 
 def check_same_model(checkpoint, config:ModelConfig):
     "Raise `BadInput` naming the fields in which the checkpoint's model differs."
-    theirs, ours = json.loads((checkpoint / "config.json").read_text()), config.to_dict()
+    theirs, ours = ModelConfig.from_json((checkpoint / "config.json").read_text(encoding="utf-8")).to_dict(), config.to_dict()
     differ = [f"{k}={theirs.get(k)} (not {v})" for k, v in ours.items() if theirs.get(k) != v]
     if differ: raise BadInput(f"the checkpoint {checkpoint} is of another model: {', '.join(differ)}; give those settings, or another checkpoint_dir")
 
@@ -673,8 +688,9 @@ class Stopped(KeyboardInterrupt):
 @contextlib.contextmanager
 def listening(self:DistillationTrainer):
     "Turn Ctrl-C, the SIGTERM of a cluster, and a terminal that is closed into a request to stop after the step."
-    names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
-    signals = [s for s in (getattr(signal, n, None) for n in names) if s and signal.getsignal(s) != signal.SIG_IGN] # nohup has reasons
+    signals = [signal.SIGINT, signal.SIGTERM] if threading.current_thread() is threading.main_thread() else []
+    hang_up = getattr(signal, "SIGHUP", None) # Windows has none, and under nohup it is not to be heard
+    if signals and hang_up and signal.getsignal(hang_up) != signal.SIG_IGN: signals.append(hang_up)
     before = {s: signal.signal(s, self.interrupt) for s in signals}
     try: yield
     finally:

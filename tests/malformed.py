@@ -159,7 +159,7 @@ def bad_model_configs(world):
         if name not in ("max_seq_len", "num_heads", "num_kv_heads"): yield case(f"{name} × 4", json.dumps(good | {name: 4 * good[name]}), ("model.safetensors",))
     for key in ("hidden", "Hidden_Size", "", "\u0000", "__class__", "auto_map", CONTROL, "\ud800", "k" * 100_000): yield case(f"key {key!r:.15}", json.dumps(good | {key: 1}))
     yield spoiled(world, "config.json", "of another model", "config.json", json.dumps(good | dict(num_kv_heads=2)), "resume")
-    for name in ("empty", "deep lists", "BOM", "UTF-16", "a number of 5,000 digits"): yield spoiled(world, "config.json", name, "config.json", NO_JSON[name], "resume")
+    for name in ("empty", "list", "deep lists", "BOM", "UTF-16", "a number of 5,000 digits"): yield spoiled(world, "config.json", name, "config.json", NO_JSON[name], "resume")
 
 
 def bad_manifests(world):
@@ -169,12 +169,12 @@ def bad_manifests(world):
     def case(name, file, content, reader=None, wanted=None): return spoiled(world, "manifest", name, file, content, next(turn) if reader is None else reader, wanted, sealed=False)
     def listing(**changed): return json.dumps(good | dict(files=good["files"] | changed))
     for name, content in (NO_JSON | OBJECTS).items():
-        if content not in (dangling, fifo, device): yield case(name, "manifest.json", content)  # that is a student alone, carried elsewhere
-    for name, files in {"null": None, "list": ["config.json"], "text": "config.json", "number": 5}.items(): yield case(f"files are {name}", "manifest.json", json.dumps(good | dict(files=files)), "resume")
+        if name != "a link to nothing": yield case(name, "manifest.json", content)  # that is a student alone, carried elsewhere
+    for name, files in {"no files": {}, "null": None, "list": ["config.json"], "text": "config.json", "number": 5}.items(): yield case(f"files are {name}", "manifest.json", json.dumps(good | dict(files=files)), "resume")
     yield case("without files", "manifest.json", json.dumps({k: v for k, v in good.items() if k != "files"}), "resume")
     one = good["files"]["config.json"]
     for key in ("size", "sha256"):
-        for value in (None, "", "x", [1], {}, True, -1, 0.5, float("nan"), BIG, 10**400, CONTROL): yield case(f"{key} {value!r:.12}", "manifest.json", listing(**{"config.json": one | {key: value}}), 0)
+        for value in (None, "", "x", [1], {}, True, -1, 0.5, float("nan"), float("inf"), BIG, 10**400, CONTROL, str(one[key])[:-1]): yield case(f"{key} {value!r:.12}", "manifest.json", listing(**{"config.json": one | {key: value}}), 0)
     for value in (None, 5, "x", [1], {}): yield case(f"about a file: {value!r}", "manifest.json", listing(**{"config.json": value}))
     for name in ("../run.json", "/etc/passwd", "..", ".", "", "a/../../x", "a\0b", "n" * 300, CONTROL, "missing.bin", "\ud800"): yield case(f"lists {name!r:.15}", "manifest.json", listing(**{name: one}), "resume")
     for file in ("config.json", "model.safetensors", "trainer.pt"):
@@ -305,6 +305,25 @@ def bad_trainer_files(world):
         yield found._replace(argv=[*found.argv, found.folder / "run"])
 
 
+def bad_states(world):
+    "Whole files of the right kind, with values that no training has written."
+    import torch
+    saved = torch.load(checkpoint_of(world.run) / "trainer.pt", weights_only=True)
+    def case(name, content): return spoiled(world, "state", name, "trainer.pt", content, "resume")
+    for key in ("current_step", "current_epoch", "epoch_step", "blocks_per_step"):
+        for value in ("5", None, -1, float("nan"), 0.5, [1], BIG, torch.zeros(2), *([0] if key == "blocks_per_step" else [])): yield case(f"{key} {value!r:.12}", saved_bytes(saved | {key: value}))
+    for value in ("5", None, [1], {}): yield case(f"best_val_loss {value!r}", saved_bytes(saved | dict(best_val_loss=value)))
+    for key in ("training_config", "data"):
+        for value in (None, 5, [1], "x"): yield case(f"{key} {value!r}", saved_bytes(saved | {key: value}))
+    optimizer = saved["optimizer"]
+    state = optimizer["state"]
+    one = dict(state[0], exp_avg=torch.zeros(3))
+    for name, value in {"None": None, "empty": {}, "a list": [1], "text": "x", "without groups": dict(optimizer, param_groups=[]), "without state": dict(param_groups=optimizer["param_groups"]),
+                        "with a state that is a list": dict(optimizer, state=[1]), "with groups that are text": dict(optimizer, param_groups="ab"), "of other shapes": dict(optimizer, state=state | {0: one}),
+                        "with half its state": dict(optimizer, state={k: v for k, v in state.items() if k}), "with more parameters": dict(optimizer, param_groups=[dict(g, params=[*g["params"], 99]) for g in optimizer["param_groups"]])}.items():
+        yield case(f"optimizer {name}", saved_bytes(saved | dict(optimizer=value)))
+
+
 def deep_list(n):
     found = []
     for _ in range(n): found = [found]
@@ -379,7 +398,7 @@ def bad_data(world):
     for name, footer in {"zeros": b"\0" * size, "0xFF": b"\xff" * size, "random": world.random.randbytes(size), "random again": world.random.randbytes(size), "turned around": table[-8 - size:-8][::-1]}.items():
         yield case(f"footer of {name}", "a.parquet", table[:-8 - size] + footer + table[-8:])
     for n in (0, 1, 2**31, 2**32 - 1): yield case(f"footer said to have {n} bytes", "a.parquet", table[:-8] + struct.pack("<I", n) + b"PAR1")
-    for name, column in {"numbers": pa.array([1, 2]), "bytes": pa.array([b"a", b"\xff"])}.items():
+    for name, column in {"numbers": pa.array([1, 2]), "bytes": pa.array([b"a", b"\xff"]), "lists": pa.array([["a"], ["b"]]), "objects": pa.array([{"a": "b"}] * 2)}.items():
         def write(path, column=column): pq.write_table(pa.table(dict(text=column)), path)
         yield case(f"text of {name}", "a.parquet", write)
     yield case("another column", "a.parquet", lambda path: pq.write_table(pa.table(dict(body=["a", "b"])), path))
@@ -391,7 +410,7 @@ def bad_data(world):
         for file in ("a.txt", "a.jsonl", "a.parquet"): yield case(name, file, OBJECTS[name])
     yield case("a name of control characters", "a\x1b[2J\n.txt", b"\xff", (r"a\x1b[2J\n.txt",))
     def named(name, dataset, wanted): return Case("data", f"--dataset {name}", folder := world.folder(), world.train(folder / "cwd/run", dataset=dataset), wanted)
-    for dataset in ("/dev/null", "/proc/self/mem", "/nowhere/x.txt", "./x.jsonl", "..", "no/such/data/set", "a" * 300, "a" * 5000, "x" * 300 + ".txt", "a b/c", "../../etc/passwd", "file:///etc/passwd", "a/b\n", CONTROL):
+    for dataset in ("/dev/null", "/proc/self/mem", "/nowhere/x.txt", "./x.jsonl", "..", "~nobody-of-this-name/x.txt", "no/such/data/set", "a" * 300, "a" * 5000, "x" * 300 + ".txt", "a b/c", "../../etc/passwd", "file:///etc/passwd", "a/b\n", CONTROL):
         yield named(f"{dataset!r:.25}", dataset, (dataset[:20].split("\x1b")[0].strip(),))
     for dataset in ("", " "): yield named(repr(dataset), dataset, ("empty",))
     for value in ("0.000001", "1e9", "1e300"): yield Case("data", f"--sample-mb {value}", folder := world.folder(), world.train(folder / "cwd/run", sample_mb=value), ())
@@ -467,5 +486,5 @@ def bad_teachers(world):
         yield Case("teachers", f"--teacher {place!r:.25}", folder, [*world.train(folder / "cwd/run", teacher="T")[:-2], "--checkpoint-dir", folder / "cwd/run", b"--teacher=" + os.fsencode(place)], ())
 
 
-GROUPS = dict(flags=bad_flags, fields=bad_fields, prompts=bad_prompts, manifests=bad_manifests, configs=bad_model_configs, weights=bad_weights, trainer=bad_trainer_files, notes=bad_notes, studies=bad_studies,
+GROUPS = dict(flags=bad_flags, fields=bad_fields, prompts=bad_prompts, manifests=bad_manifests, configs=bad_model_configs, weights=bad_weights, trainer=bad_trainer_files, states=bad_states, notes=bad_notes, studies=bad_studies,
               data=bad_data, folders=bad_folders, teachers=bad_teachers)
