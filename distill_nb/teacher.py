@@ -172,6 +172,7 @@ def without_weights(names): # of the files that are there; one line
 
 def check_folder(folder, kind):
     "Raise `Refused` for weights that are no safetensors, and for an index or settings that name files elsewhere."
+    if odd := [f.name for f in folder.iterdir() if f.exists() and not f.is_file() and not f.is_dir()]: raise Refused(f"its {odd[0]} is no ordinary file")
     if "Model" not in kind.__name__: return
     names = sorted(f.name for f in folder.iterdir())
     if not any(n.endswith(".safetensors") for n in names): raise OSError(without_weights(names))
