@@ -9,6 +9,7 @@ __all__ = ['MODELS', 'HOTTEST', 'HATCH', 'STYLE', 'APP', 'CachedTeacher', 'load_
 
 # %% ../nbs/19_playground.ipynb #cell-02
 import codecs, html, json, os, threading, time
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 import torch
@@ -28,6 +29,7 @@ class CachedTeacher:
     def __init__(self, teacher:TeacherModel):
         self.teacher, self.head_weight = teacher, teacher.head_weight
         longest = getattr(teacher.model.config, "max_position_embeddings", None) or 2048
+        self.cache_name = "cache" if "cache" in signature(teacher.model.base_model.forward).parameters else "past_key_values" # until transformers 5.23
         self.config = SimpleNamespace(vocab_size=len(teacher.head_weight), max_seq_len=longest)
 
     def eval(self): return self
@@ -39,7 +41,7 @@ class CachedTeacher:
     @torch.no_grad()
     def hidden(self, input_ids:Tensor, # [batch, seq]
                cache=None): # from `new_cache`, holding what came before; filled further
-        return self.teacher.model.base_model(input_ids=input_ids, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+        return self.teacher.model.base_model(input_ids=input_ids, use_cache=cache is not None, **{self.cache_name: cache}).last_hidden_state
 
 # %% ../nbs/19_playground.ipynb #cell-09
 MODELS = "teacher", *NAMES # teacher, labels only, distilled
