@@ -125,6 +125,7 @@ def test_next_and_previous_lead_through_the_whole_course(site, page):
         seen = [page.url] if "/nbs/" in page.url else []
         while (a := page.locator(link)).count() and "/howto/" not in page.url:
             a.click()
+            page.wait_for_load_state() # the links stand at the end of the page
             if "/nbs/" in page.url: seen.append(page.url)
         return seen
     assert walk(".nav-page-next a") == course
