@@ -212,7 +212,7 @@ def train(args:Train):
     folder = args.training.checkpoint_dir
     if not trainer.accelerator.is_main_process: return
     found = checkpoints(folder)
-    if (best := best_of(found)) != found[0]: print(f"the lowest validation loss was that of {best}")
+    if (best := best_of(found)) not in (None, found[0]): print(f"the lowest validation loss was that of {best}")
     print(f"saved in {folder}; try: distill_nb generate --checkpoint {shlex.quote(folder)} 中国")
 
 # %% ../nbs/21_cli.ipynb #cell-22

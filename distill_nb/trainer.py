@@ -708,8 +708,7 @@ def interrupt(self:DistillationTrainer, signum=signal.SIGINT, frame=None):
 def asked_to_stop(self:DistillationTrainer):
     "All processes stop after the same step, whichever was asked."
     if self.accelerator.num_processes == 1: return bool(self.signals)
-    asked = self.accelerator.reduce(torch.tensor(float(max(self.signals, default=0)), device=self.accelerator.device), "sum")
-    return bool(asked)
+    return bool(self.accelerator.reduce(torch.tensor(float(bool(self.signals)), device=self.accelerator.device), "sum"))
 
 @patch
 def stop_here(self:DistillationTrainer):
