@@ -211,7 +211,7 @@ class DistillationTrainer:
         self.saver, self.saving, self.tensors_read = ThreadPoolExecutor(1), None, threading.Event()
         self.tokens_hash = hashlib.sha256(memoryview(getattr(data.train, "dataset", data.train).tokens)).hexdigest()[:16] # the text, wherever it lies
         self.log_time = time.perf_counter()
-        self.after_step = lambda: None # whoever wants to look or to ask for a stop: the live view of lesson 18
+        self.after_step = lambda: None # whoever wants to look or to ask for a stop: the live view of the live view
         self.state = TrainerState.INITIALIZED
 
     def make_scheduler(self):

@@ -1,0 +1,345 @@
+"The command: help, its sub-commands, and what bad input gets: one line with status 2, and nothing written or lost."
+import dataclasses, json, os, re, shutil, subprocess, sys, time
+
+import pytest
+from shell import refused, snapshot
+
+from distill_nb.cli import COMMANDS, main, parse, without_gpu
+
+
+@pytest.fixture(scope="session")
+def bad(tmp_path_factory, teacher_folder):
+    "A folder of things that cannot be used."
+    import pyarrow as pa, pyarrow.parquet as pq, torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty.txt").write_text("")
+    (folder / "gbk.txt").write_bytes("中国的名胜\n\n北京的名胜".encode("gbk"))
+    (folder / "short.txt").write_text("中国\n\n北京", encoding="utf-8")
+    (folder / "data.csv").write_text("text\n中国")
+    (folder / "column.jsonl").write_text('{"content": "中国"}\n', encoding="utf-8")
+    (folder / "broken.jsonl").write_text('{"text": \n')
+    (folder / "broken.parquet").write_text("PAR1")
+    pq.write_table(pa.table({"body": ["中国"]}), folder / "column.parquet")
+    (folder / "nothing").mkdir()
+    for name in ("no-weights", "damaged", "narrow"): shutil.copytree(teacher_folder, folder / name)
+    (folder / "no-weights" / "model.safetensors").unlink()
+    (folder / "damaged" / "model.safetensors").write_bytes(b"\xff" * 1000)
+    config = Qwen2Config.from_pretrained(teacher_folder)
+    config.vocab_size = 100
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(config).save_pretrained(folder / "narrow")
+    return folder
+
+
+BAD_COMMANDS = [  # command line, then what its one line must say
+    ("nope", "'nope' is not a command", "demo, train"),
+    ("train --bogus 1", "--bogus", "distill_nb train --help"),
+    ("train extra", "extra", "distill_nb train --help"),
+    ("train --preset big", "'big'", "'tiny', 'qwen'", "distill_nb train --help"),
+    ("train --batch-size many", "--batch-size", "'many'", "distill_nb train --help"),
+    ("train --max-steps", "--max-steps", "distill_nb train --help"),
+    ("train --alpha 2", "alpha=2.0 must be between 0 and 1"),
+    ("train --hidden-size 510", "hidden_size=510 must be divisible by num_heads=8"),
+    ("train --preset tiny --max-steps 0", "max-steps 0", "must be > 0"),
+    ("train --preset tiny --accumulate 0", "accumulate 0", "must be > 0"),
+    ("train --preset tiny --eval-batches 0", "eval-batches 0", "must be > 0"),
+    ("train --preset tiny --sample-mb 0", "sample", "must be > 0"),
+    ("train --preset tiny --seed -1", "seed -1", "must be between 0"),
+    ("train --preset tiny --device tpu", "device='tpu'", "cpu"),
+    ("demo --device tpu --out {new}", "device='tpu'", "cpu"),
+    ("demo --out {run}", "output folder {run} is in use", "name another"),
+    ("plan --tflops 0", "tflops 0", "must be > 0"),
+    ("plan --teacher {bad}/nope", "'{bad}/nope'", "no such folder"),
+    ("study --preset tiny --alphas 0 0.5", "--alphas 0 0.5", "above 0 and at most 1"),
+    ("study --preset tiny --temperatures", "--temperatures (none)", "there must be one"),
+    ("study --preset tiny --seeds 0", "--seeds 0 must be at least 1"),
+    ("study --preset tiny --alpha 0.3", "--alpha is one value", "--alphas"),
+    ("study --preset tiny --temperature 3", "--temperature is one value", "--temperatures"),
+    ("bench nope", "'nope'", "'loss'", "distill_nb bench --help"),
+    ("bench data --dataset wikimedia/wikipedia", "wikimedia/wikipedia is no file or folder here", "give a .txt"),
+    ("bench data --dataset {bad}/missing.txt", "{bad}/missing.txt does not exist"),
+    ("bench data --tokenizer {bad}/nope", "'{bad}/nope'", "no such folder"),
+    ("bench generate --preset tiny --out {bad}/nowhere/bench.json", "there is no folder {bad}/nowhere"),
+    ("generate --checkpoint {bad}", "no checkpoint in {bad}", "distill_nb train"),
+    ("generate --checkpoint {run} --strategy beam", "'beam'", "'greedy', 'top_k', 'top_p'"),
+    ("generate --checkpoint {run} --top-p 0 中", "top_p=0.0 must be above 0 and at most 1"),
+    ("generate --checkpoint {run} --top-k 0 中", "top_k=0 must be >= 1"),
+    ("generate --checkpoint {run} --temperature 0 中", "temperature=0.0 must be > 0"),
+    ("generate --checkpoint {run} --max-new-tokens -1 中", "max_new_tokens=-1 must be >= 0"),
+    ("generate --checkpoint {run} --device tpu 中", "device='tpu'"),
+    ("generate --checkpoint {run} " + "啊" * 100, "max_seq_len=32", "shorten it"),
+    ("evaluate --checkpoint {bad}", "no checkpoint in {bad}"),
+    ("evaluate --checkpoint {run} --teacher {bad}/no-weights", "'{bad}/no-weights'", "model.safetensors", "a model folder with its weights"),
+    ("evaluate --checkpoint {run} --eval-batches 0", "eval-batches 0", "must be > 0"),
+    ("export --checkpoint {bad} --out {new}", "no checkpoint in {bad}"),
+    ("export --checkpoint {run} --out {run}", "output folder {run} is in use", "name another"),
+]
+
+BAD_RUNS = [  # flags after those of a good run
+    ("--dataset {bad}/missing.txt", "{bad}/missing.txt does not exist", "give a .txt, .jsonl, .parquet file"),
+    ("--dataset {bad}/empty.txt", "{bad}/empty.txt gave 0 article(s)", "at least 2 are needed"),
+    ("--dataset {bad}/gbk.txt", "{bad}/gbk.txt is not UTF-8", "convert it"),
+    ("--dataset {bad}/data.csv", "{bad}/data.csv has the ending '.csv'", ".txt, .jsonl, .parquet"),
+    ("--dataset {bad}/column.jsonl", "{bad}/column.jsonl line 1", "'text'"),
+    ("--dataset {bad}/broken.jsonl", "{bad}/broken.jsonl line 1", "JSON"),
+    ("--dataset {bad}/column.parquet", "{bad}/column.parquet has no column 'text'", "body"),
+    ("--dataset {bad}/broken.parquet", "{bad}/broken.parquet is not a"),
+    ("--dataset {bad}/nothing", "{bad}/nothing holds no .txt, .jsonl, .parquet file"),
+    ("--dataset {bad}/short.txt", "{bad}/short.txt has 2 tokens, fewer than one block", "give more text"),
+    ("--batch-size 9999", "batch_size=9999", "give a batch of 1 to"),
+    ("--vocab-size 100", "vocab_size=100 is less than the 4096 tokens", "raise it"),
+    ("--teacher {bad}/nope", "'{bad}/nope'", "there is no such folder"),
+    ("--teacher {bad}/no-weights", "'{bad}/no-weights'", "model.safetensors", "a model folder with its weights"),
+    ("--teacher {bad}/damaged", "'{bad}/damaged'", "a model folder with its weights"),
+    ("--teacher {bad}/narrow", "{bad}/narrow has 100 rows in its head, fewer than the 4096 tokens"),
+    ("--resume {bad}/nope", "{bad}/nope does not exist"),
+    ("--resume {bad}", "{bad} holds no whole checkpoint"),
+    ("--resume {run} --num-layers 3 --num-kv-heads 1", "num_layers=2 (not 3)", "num_kv_heads=2 (not 1)", "give those settings"),
+]
+
+
+@pytest.mark.parametrize("command, wanted", [(c, w) for c, *w in BAD_COMMANDS], ids=[c[:60] for c, *_ in BAD_COMMANDS])
+def test_bad_command(command, wanted, bad, run_folder, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    places, before = dict(bad=bad, run=run_folder, new=tmp_path / "new"), snapshot(run_folder)
+    refused(command.format(**places).split(), capfd, *(w.format(**places) for w in wanted))
+    assert not list(tmp_path.iterdir()), "nothing is written"
+    assert snapshot(run_folder) == before, "nothing is lost"
+
+
+@pytest.mark.parametrize("flags, wanted", [(f, w) for f, *w in BAD_RUNS], ids=[f[:60] for f, *_ in BAD_RUNS])
+def test_bad_run(flags, wanted, bad, run_folder, train_flags, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    places, before = dict(bad=bad, run=run_folder), snapshot(run_folder)
+    refused([*train_flags, "--checkpoint-dir", "new", *flags.format(**places).split()], capfd, *(w.format(**places) for w in wanted))
+    assert not list(tmp_path.iterdir()), "nothing is written"
+    assert snapshot(run_folder) == before, "nothing is lost"
+
+
+def test_bad_data_leaves_the_cache_as_it_is(bad, train_flags, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("DISTILL_NB_CACHE", str(tmp_path / "cache"))
+    refused([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--dataset", str(bad / "gbk.txt")], capfd)
+    assert not [name for name in snapshot(tmp_path) if not str(name).endswith(".lock")], "but for the lock, which is empty"
+
+
+def test_new_run_in_the_folder_of_another_is_refused(run_folder, train_flags, capfd):
+    before = snapshot(run_folder)
+    refused([*train_flags, "--checkpoint-dir", str(run_folder)], capfd, f"checkpoint_dir={run_folder} already holds a run", "--resume")
+    assert snapshot(run_folder) == before
+
+
+def test_folder_of_a_running_run_is_refused(run_folder, train_flags, tmp_path, capfd):
+    from filelock import FileLock
+    shutil.copytree(run_folder, tmp_path / "run")
+    with FileLock(tmp_path / "run" / ".lock"):
+        before = snapshot(tmp_path / "run")
+        assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "12", "--batch-size", "4"]) == 2
+        assert snapshot(tmp_path / "run") == before
+    assert f"checkpoint_dir={tmp_path / 'run'} is in use by another run" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_checkpoint_with_damaged_weights(run_folder, tmp_path, capfd):
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run/step-00000010/model.safetensors").write_bytes(b"\xff" * 1000)
+    for command in ("generate", "evaluate"): refused([command, "--checkpoint", str(tmp_path / "run")], capfd, "model.safetensors", "give another checkpoint")
+    refused(["export", "--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "hf")], capfd, "model.safetensors", "give another checkpoint")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_evaluate_without_the_note_of_its_run(run_folder, tmp_path, capfd):
+    shutil.copytree(run_folder / "step-00000010", tmp_path / "step-00000010")
+    refused(["evaluate", "--checkpoint", str(tmp_path)], capfd, f"{tmp_path / 'run.json'} is missing")
+
+
+def test_full_run_without_a_gpu(tmp_path, monkeypatch, capfd):
+    "One line with an estimate and what to try; nothing is loaded or written."
+    import torch
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    refused(["train"], capfd, "no CUDA GPU", " at the least", "--preset tiny", "--device cpu")
+    assert float(re.search(r"takes about ([\d.]+) (days|hours)", without_gpu(parse("train", [])))[1]) > 1
+    assert not list(tmp_path.iterdir())
+
+
+def python(code, **kwargs):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", timeout=120, **kwargs)
+
+
+@pytest.mark.parametrize("argv", [["--help"], [], *[[c, "--help"] for c in COMMANDS]])
+def test_help_does_not_wait_for_torch(argv):
+    done = python(f"""
+import sys
+from distill_nb.cli import main
+try: status = main({argv!r})
+except SystemExit as e: status = e.code or 0
+heavy = {{"torch", "transformers", "datasets", "accelerate", "matplotlib"}} & set(sys.modules)
+sys.exit(f"imported {{heavy}}" if heavy else status)""")
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout and not done.stderr
+    if len(argv) < 2: assert [c for c in COMMANDS if c not in done.stdout] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_has_its_meaning_and_default(command, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as e: main([command, "--help"])
+    assert not e.value.code
+    help_of = {}
+    for line in capfd.readouterr().out.splitlines():
+        line = line.strip("│ ")
+        if line.startswith("--"):
+            flag = line.split()[0][2:]
+            help_of[flag] = line
+        elif help_of: help_of[flag] += f" {line}"
+    fields = [g for f in dataclasses.fields(COMMANDS[command][0]) for g in (dataclasses.fields(f.default) if dataclasses.is_dataclass(f.default) else [f])]
+    without = {"prompt", "what"} | ({"resume"} if command == "verify-resume" else set())  # it resumes its own runs
+    assert command != "verify-resume" or "resume" not in help_of
+    for flag in (f.name.replace("_", "-") for f in fields if f.name not in without):
+        assert re.match(rf"--{flag} (\S+)? +\w.*\(default: [^)]+\)", help_of[flag]), f"--{flag} has no meaning or no default: {help_of[flag]}"
+
+
+def test_version(capsys):
+    from distill_nb import __version__
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"distill_nb {__version__}\n"
+
+
+def test_an_exported_folder_is_no_checkpoint(run_folder, tmp_path, capfd):
+    assert main(["export", "--checkpoint", str(run_folder), "--out", str(tmp_path / "hf")]) == 0
+    capfd.readouterr()
+    for command in ("generate", "evaluate"): refused([command, "--checkpoint", str(tmp_path / "hf")], capfd, f"{tmp_path / 'hf'} is an exported folder", "the checkpoint")
+
+
+def test_every_config_field_is_a_flag():
+    from distill_nb.config import ModelConfig, TrainingConfig
+    for config, part in ((ModelConfig(), "model"), (TrainingConfig(), "training")):
+        for f in dataclasses.fields(config):
+            flag, value = "--" + f.name.replace("_", "-"), dict(alpha=0.25, dropout=0.25, hidden_size=1024, num_heads=16, num_kv_heads=4, checkpoint_dir="x").get(f.name, 7)
+            assert getattr(getattr(parse("train", [flag, str(value)]), part), f.name) == value
+
+
+def test_defaults_of_the_presets():
+    from distill_nb.config import ModelConfig, TrainingConfig
+    full, tiny = parse("train", []), parse("train", ["--preset", "tiny"])
+    assert (full.model, full.training, full.teacher, full.dataset) == (ModelConfig(), TrainingConfig(), "Qwen/Qwen2.5-0.5B", "wikimedia/wikipedia")
+    assert (full.dataset_name, full.sample_mb, full.seed, full.preset, full.resume, full.max_steps) == ("20231101.zh", 50, 42, "qwen", None, None)
+    assert (tiny.model, tiny.training, tiny.teacher, tiny.dataset) == (ModelConfig.tiny(), TrainingConfig.tiny(), "tiny", "tiny")
+    assert parse("train", ["--preset=tiny", "--batch-size", "16"]).training == TrainingConfig.tiny(batch_size=16)
+    assert parse("train", ["--resume"]).resume and parse("train", ["--resume", "here"]).resume == "here"
+
+
+def test_train_says_what_it_saved(run_folder):
+    rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "loss" in r] == list(range(1, 11)) and set(rows[-1]["valid"]) >= {"student_ce", "teacher_ce", "kl", "top1_agreement"}
+    assert (run_folder / "run.json").is_file() and (run_folder / "step-00000010").is_dir()
+
+
+def test_resume_goes_on_from_the_newest(run_folder, train_flags, tmp_path, capfd):
+    shutil.copytree(run_folder, tmp_path / "run")
+    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "12"]) == 0
+    assert "going on from" in capfd.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "loss" in r] == list(range(1, 13))
+    assert (tmp_path / "run/step-00000010").is_dir() and (tmp_path / "run/step-00000012").is_dir()
+
+
+def test_resume_passes_over_a_half_written_row(run_folder, train_flags, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    with (tmp_path / "run/metrics.jsonl").open("a") as f: f.write('{"step": 10, "lo')
+    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "11"]) == 0
+    assert [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1] == 11
+
+
+def test_resume_with_nothing_there_starts_from_the_beginning_and_says_so(train_flags, tmp_path, capfd):
+    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "2"]) == 0
+    assert "starting from the beginning" in capfd.readouterr().err and (tmp_path / "run/step-00000002").is_dir()
+
+
+def test_generate_writes_the_prompt_and_what_follows(run_folder, capfd):
+    from distill_nb.generator import TextGenerator
+    settings = dict(strategy="top_k", max_new_tokens=9, top_k=20, temperature=0.8, seed=3)
+    flags = [f(k, v) for k, v in settings.items() for f in (lambda k, v: "--" + k.replace("_", "-"), lambda k, v: str(v))]
+    assert main(["generate", "中国的", "--checkpoint", str(run_folder), *flags]) == 0
+    text = TextGenerator.from_checkpoint(run_folder / "step-00000010").generate("中国的", **settings)
+    assert capfd.readouterr().out == f"中国的{text}\n"
+
+
+def test_evaluate_agrees_with_the_trainer(run_folder, capfd):
+    assert main(["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]) == 0
+    report = {line.split()[0]: float(line.split()[1]) for line in capfd.readouterr().out.splitlines()[1:]}
+    valid = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])["valid"]
+    assert report == pytest.approx(valid, abs=1e-3)
+
+
+def test_export_loads_in_transformers_with_the_same_logits(run_folder, tmp_path, capfd):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from distill_nb.student import StudentModel
+    assert main(["export", "--checkpoint", str(run_folder), "--out", str(tmp_path / "hf")]) == 0
+    assert str(tmp_path / "hf") in capfd.readouterr().out
+    ids = AutoTokenizer.from_pretrained(tmp_path / "hf")("北京是", return_tensors="pt")["input_ids"]
+    with torch.no_grad(): ours, theirs = StudentModel.load(run_folder / "step-00000010")(ids), AutoModelForCausalLM.from_pretrained(tmp_path / "hf")(ids).logits
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+def test_plan(capfd):
+    assert main(["plan", "--preset", "tiny"]) == 0
+    out = capfd.readouterr().out
+    assert [w for w in ("memory at the peak", "student", "optimizer", "teacher", "steps", "FLOPs a step", "hours") if w not in out] == []
+
+
+@pytest.mark.slow
+def test_plan_of_the_full_run_takes_seconds(capfd):
+    start = time.monotonic()
+    assert main(["plan"]) == 0
+    assert "0.99 GB" in capfd.readouterr().out, "a teacher of 494,032,768 parameters in FP16"
+    assert time.monotonic() - start < 60
+
+
+def test_hub_that_is_not_reached(train_flags, tmp_path):
+    "One line that names the offline default, at once, for the data as for the teacher."
+    env = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf"))
+    for flags in (["--dataset", "wikimedia/wikipedia"], ["--teacher", "Qwen/Qwen2.5-0.5B"]):
+        start = time.monotonic()
+        argv = [*train_flags, "--checkpoint-dir", str(tmp_path / "run"), *flags]
+        done = python(f"import sys; from distill_nb.cli import main; sys.exit(main({argv!r}))", env=env)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        (line,) = [s for s in done.stderr.splitlines() if not s.startswith("teacher ")]
+        assert repr(flags[1]) in line and "--preset tiny" in line
+        assert time.monotonic() - start < 30 and not (tmp_path / "run").exists()
+
+
+def test_bench_prints_a_table_and_writes_it(tmp_path, capfd):
+    "As JSON, with the machine's name, and as a picture; the first row is the limit."
+    assert main(["bench", "generate", "--preset", "tiny", "--out", str(tmp_path / "bench.json")]) == 0
+    out, found = capfd.readouterr().out, json.loads((tmp_path / "bench.json").read_text())
+    rows = found["results"]["generate"]["rows"]
+    assert list(rows) == ["reading the weights", "with the cache", "transformers", "anew every token"] and found["about"]["machine"]
+    for name, row in rows.items(): assert f"{row['seconds'] / rows['reading the weights']['seconds']:.2f}×" in next(line for line in out.splitlines() if name in line)
+    assert rows["with the cache"]["seconds"] < rows["anew every token"]["seconds"]
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_leaves_out_a_peer_that_is_not_there(monkeypatch):
+    "And says how to install it; whatever else is wrong with a peer is told too, and ours must be right."
+    from distill_nb import bench
+    for name in ("trl", "liger_kernel", "torchtune"): monkeypatch.setitem(sys.modules, name, None)
+    rows = bench.bench_loss(64, 500, (16, 24), repeats=1)
+    assert list(rows["rows"])[0] == "bare matmuls" and sorted(rows["rows"])[1:] == ["fused_kd_loss", "fused_kd_loss, KL alone", "plain"]
+    assert rows["notes"] == ["not measured, since it is not installed: pip install distill_nb[bench]"]
+    monkeypatch.setattr(bench, "our_loss", lambda *inputs, alpha=0.5: 1.001 * bench.plain_loss(*inputs, alpha))
+    with pytest.raises(bench.Unequal, match="fused_kd_loss: loss and gradients are off by 1.0e-03"): bench.bench_loss(64, 500, (16, 24), repeats=1)
+
+
+def test_bench_invariance(monkeypatch, capfd):
+    "Over micro-batches, chunks and two processes, which the command starts; status 1 and one line where the bound is passed."
+    from distill_nb import bench
+    few = ("micro-batches of 1", "chunks of 100 tokens", "2 processes of 3 + 2 and 1 + 2")
+    monkeypatch.setattr(bench, "SPLITS", {name: bench.SPLITS[name] for name in few})
+    assert main(["bench", "invariance"]) == 0
+    out = capfd.readouterr().out
+    assert [name for name in few if f"  {name} " not in out] == [] and out.count("gradient") == 3
+    monkeypatch.setattr(bench, "SPLITS", {few[0]: bench.SPLITS[few[0]]})
+    monkeypatch.setitem(bench.BOUNDS, "gradient", 1e-12)
+    with pytest.raises(SystemExit) as e: main(["bench", "invariance"])
+    assert str(e.value).startswith(f"distill_nb: with {few[0]} the gradient of a step differs by") and "gradient" in capfd.readouterr().out

@@ -1,0 +1,171 @@
+"""The real path over the hub's own protocol: the default teacher and data set by their ids, full vocabulary, nothing stubbed.
+
+What it needs is built once: into $DISTILL_NB_REHEARSAL where that is set, and kept there; else into a folder of this session.
+"""
+import json, math, os, re, resource, subprocess, sys, time
+from pathlib import Path
+
+import pytest
+from shell import metrics, run
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent / "rehearsal"
+TEACHER = "models/Qwen/Qwen2.5-0.5B"
+CORPUS = "datasets/wikimedia/wikipedia/20231101.zh/train-00000-of-00001.parquet"
+SMALL = "--hidden-size 32 --num-layers 1 --num-heads 2 --num-kv-heads 1 --intermediate-size 64 --vocab-size 4096 --max-seq-len 32".split()
+TRAIN = "train --device cpu --batch-size 1 --sample-mb 2 --warmup-steps 2 --eval-batches 2 --log-interval 5 --save-interval 10".split()
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    "The folder that the hub serves."
+    folder = Path(os.environ.get("DISTILL_NB_REHEARSAL") or tmp_path_factory.mktemp("hub"))
+    for script, made, whole in (("make_teacher.py", folder / TEACHER, folder / TEACHER / "tokenizer.json"), ("make_corpus.py", folder / CORPUS, folder / CORPUS)):
+        if not whole.exists(): subprocess.run([sys.executable, HERE / script, made], check=True)
+    return folder
+
+
+class Hub:
+    "The stand-in, its address, and what it was asked."
+    def __init__(self, root, log, *flags):
+        self.log = log
+        log.touch()
+        self.process = subprocess.Popen([sys.executable, HERE / "hub.py", root, "--log", log, *flags], stdout=subprocess.PIPE, text=True)
+        self.address = self.process.stdout.readline().strip()
+
+    def asked(self, text): return [line for line in self.log.read_text().splitlines() if text in line]
+
+    def __enter__(self): return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+
+def settings(address, folder):
+    "A machine that has nothing yet and knows no other hub."
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    return dict(HF_ENDPOINT=address, HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HOME=str(folder / "hf"), DISTILL_NB_CACHE=str(folder / "tokens"))
+
+
+@pytest.fixture(scope="module")
+def hub(material, tmp_path_factory):
+    with Hub(material, tmp_path_factory.mktemp("log") / "requests.log") as hub: yield hub
+
+
+@pytest.fixture(scope="module")
+def machine(hub, tmp_path_factory): return settings(hub.address, tmp_path_factory.mktemp("machine"))
+
+
+@pytest.fixture(scope="module")
+def trained(hub, machine, tmp_path_factory):
+    "Ten steps of the full run, then, from the checkpoint, ten more."
+    folder, logs, requests = tmp_path_factory.mktemp("run"), [], []
+    for steps, resume in ((10, []), (20, ["--resume"])):
+        begin, asked = time.monotonic(), len(hub.asked(".parquet"))
+        status, _, err = run(*TRAIN, "--max-steps", steps, "--checkpoint-dir", folder, *resume, timeout=1800, **machine)
+        assert status == 0, err
+        logs.append(err)
+        requests.append(len(hub.asked(".parquet")) - asked)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        speed = [r["tokens_per_s"] for r in metrics(folder) if "tokens_per_s" in r]
+        print(f"to step {steps}: {time.monotonic() - begin:.0f} s, {speed} tokens/s, peak {peak:.1f} GB")
+    return dict(folder=folder, logs=logs, requests=requests)
+
+
+def test_the_loss_falls(trained):
+    rows = [r for r in metrics(trained["folder"]) if "loss" in r]
+    assert [r["step"] for r in rows] == list(range(1, 21))
+    print([round(r["ce"], 2) for r in rows])
+    first, last = [r["valid"] for r in metrics(trained["folder"]) if "valid" in r]
+    print(first, last)
+    assert last["student_ce"] < first["student_ce"] < math.log(151936) and last["kl"] < first["kl"]
+    assert sum(r["ce"] for r in rows[-5:]) / 5 < sum(r["ce"] for r in rows[:5]) / 5 - 0.5
+    assert last["teacher_ce"] < 4, "the teacher is a pretrained one"
+
+
+def test_it_is_the_specification_s_model(trained):
+    from safetensors import safe_open
+    config = json.loads((trained["folder"] / "step-00000020/config.json").read_text())
+    assert config["vocab_size"] == 151936 and config["num_layers"] == 12 and config["max_seq_len"] == 512
+    with safe_open(trained["folder"] / "step-00000020/model.safetensors", "pt") as f:
+        assert sum(f.get_slice(k).get_shape()[0] * (f.get_slice(k).get_shape() + [1])[1] for k in f.keys()) == 123_417_088
+    assert "494,032,768 parameters" in trained["logs"][0]
+
+
+def test_it_goes_on_from_its_checkpoint(trained):
+    assert "going on from" in trained["logs"][1] and "step-00000010" in trained["logs"][1]
+
+
+def test_second_run_opens_the_tokens_without_a_request_for_data(trained):
+    assert trained["requests"][0] > 0 and trained["requests"][1] == 0
+
+
+def test_generate(trained, machine):
+    status, out, err = run("generate", "中国的", "--checkpoint", trained["folder"], "--strategy", "top_p", "--max-new-tokens", 8, "--seed", 1, **machine)
+    assert status == 0 and out.startswith("中国的") and len(out.strip()) > 3, err
+
+
+def test_evaluate(trained, machine):
+    status, out, err = run("evaluate", "--checkpoint", trained["folder"], "--eval-batches", 1, **machine)
+    assert status == 0, err
+    report = {line.split()[0]: float(line.split()[1]) for line in out.splitlines()[1:]}
+    assert 0 < report["teacher_ce"] < 4 < report["student_ce"] < 12
+
+
+def test_export_loads_in_transformers_with_the_same_logits(trained, machine, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from distill_nb.student import StudentModel
+    status, _, err = run("export", "--checkpoint", trained["folder"], "--out", tmp_path / "hf", **machine)
+    assert status == 0, err
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    ids = AutoTokenizer.from_pretrained(tmp_path / "hf")("中国的首都是北京。", return_tensors="pt")["input_ids"]
+    assert type(model).__name__ == "LlamaForCausalLM" and ids.shape[1] < 8, "the tokenizer of Qwen2.5"
+    with torch.no_grad(): torch.testing.assert_close(model(ids).logits, StudentModel.load(trained["folder"] / "step-00000020")(ids), atol=1e-4, rtol=1e-4)
+
+
+def refused(status, err, *wanted, told=r"teacher "):
+    "Status 2 and one line; before it only what the package tells of the teacher."
+    *before, line = err.splitlines()
+    assert status == 2 and line.startswith("distill_nb: ") and [w for w in wanted if w not in line] == [], err
+    assert all(re.match(told, b) for b in before), err
+
+
+def test_hub_that_is_not_there(tmp_path):
+    begin = time.monotonic()
+    status, _, err = run(*TRAIN, "--checkpoint-dir", tmp_path / "run", **settings("http://127.0.0.1:9", tmp_path))
+    refused(status, err, "Qwen/Qwen2.5-0.5B", "--preset tiny")
+    assert time.monotonic() - begin < 60 and not (tmp_path / "run").exists()
+
+
+def test_teacher_that_is_cached_needs_no_hub(trained, machine, tmp_path):
+    "With the teacher and the tokens of the first run, a run needs no network."
+    status, _, err = run("evaluate", "--checkpoint", trained["folder"], "--eval-batches", 1, **{**machine, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert status == 0 and "Retrying" not in err, err
+
+
+def test_hub_without_the_data_set(hub, teacher_folder, tmp_path):
+    flags = [*TRAIN, *SMALL, "--teacher", teacher_folder, "--checkpoint-dir", tmp_path / "run"]
+    status, _, err = run(*flags, "--dataset", "wikimedia/nothing", **settings(hub.address, tmp_path))
+    refused(status, err, "'wikimedia/nothing'", "--preset tiny")
+    status, _, err = run(*flags, "--dataset-name", "20231101.xx", **settings(hub.address, tmp_path))
+    refused(status, err, "20231101.xx")
+    assert not list((tmp_path / "tokens").glob("*/about.json")) and not (tmp_path / "run").exists()
+
+
+def test_hub_that_dies_in_the_middle_of_the_stream(material, teacher_folder, tmp_path):
+    "One line, and no half of the data is kept: when the hub is back, all of it comes."
+    flags = [*TRAIN, *SMALL, "--teacher", teacher_folder, "--checkpoint-dir", tmp_path / "run", "--max-steps", 2]
+    begin = time.monotonic()
+    with Hub(material, tmp_path / "first.log", "--dies-in", ".parquet") as hub:
+        status, _, err = run(*flags, **settings(hub.address, tmp_path))
+        assert hub.process.wait(10) == 1, "it died as it was asked to"
+    refused(status, err, "'wikimedia/wikipedia'", "--preset tiny", told=r"teacher |\S+/train-00000-of-00001.parquet, row group 0: .*; trying again in \d s|text: |\s*$")
+    assert time.monotonic() - begin < 120
+    assert not list((tmp_path / "tokens").glob("*/about.json")) and not (tmp_path / "run").exists()
+    with Hub(material, tmp_path / "second.log") as hub: status, _, err = run(*flags, **settings(hub.address, tmp_path))
+    assert status == 0, err
+    (about,) = (tmp_path / "tokens").glob("*/about.json")
+    assert sum(json.loads(about.read_text())["tokens"].values()) > 100_000
