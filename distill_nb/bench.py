@@ -31,7 +31,8 @@ from .generator import TextGenerator
 from .loss import IGNORE, fused_kd_loss
 from .plan import TeacherShape, apart, held_while, step_flops
 from .student import StudentModel
-from .teacher import ASSETS, TeacherModel
+from .files import ASSETS, first_line
+from .teacher import TeacherModel
 from .trainer import DistillationTrainer, StudentWithLoss, make_optimizer
 
 # %% ../nbs/tools/bench.ipynb #cell-06
@@ -164,7 +165,7 @@ def usable(variants:dict, inputs, low) -> tuple: # name → how far its gradient
             if v.package: left_out[v.package] = f"not measured, since it is not installed: pip install {v.package}"
         except Exception as e:
             if v.package is None: raise
-            left_out[name] = f"left out: {name}: {(str(e) or type(e).__name__).splitlines()[0].removeprefix(f'{name}: ')}"
+            left_out[name] = f"left out: {name}: {first_line(e).removeprefix(f'{name}: ')}"
     return off, list(left_out.values())
 
 def best_liger(variants:dict, inputs) -> list: # names of its fastest setting, without and with labels

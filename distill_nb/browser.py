@@ -7,10 +7,10 @@ __all__ = ['OPSET', 'FLOAT', 'INT64', 'Graph', 'onnx_model', 'onnx_block', 'add_
            'save_onnx']
 
 # %% ../nbs/tools/browser.ipynb #cell-02
-from pathlib import Path
 import torch
 from torch import Tensor
 from .config import BadInput, ModelConfig
+from .files import write_file
 from .student import StudentModel
 
 # %% ../nbs/tools/browser.ipynb #cell-09
@@ -105,6 +105,4 @@ def student_onnx(student:StudentModel):
 def save_onnx(student:StudentModel,
               path): # of the file
     "Write the student as one ONNX file, which runs without Python; `student_graph` says what goes in and comes out."
-    part = Path(f"{path}.part") # renamed when it is whole
-    part.write_bytes(student_onnx(student).SerializeToString())
-    part.replace(path)
+    write_file(path, student_onnx(student).SerializeToString())

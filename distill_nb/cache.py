@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['log', 'STAMP', 'HIDDEN', 'SECONDS', 'raw', 'TaughtBlocks', 'sha256', 'teacher_hash', 'cache_stamp', 'block_bytes',
-           'note_done', 'blocks_done', 'fill', 'check_room', 'cache_teacher']
+           'note_done', 'blocks_done', 'fill', 'cache_teacher']
 
 # %% ../nbs/tools/cache.ipynb #cell-03
-import hashlib, json, logging, os, shutil, time
+import hashlib, json, logging, os, time
 from pathlib import Path
 import numpy as np, torch
 from tqdm.auto import tqdm
 from .config import BadInput
 from .data import Blocks
-from .teacher import only_one
+from .files import check_room, wait_for_lock, write_file
 
 # %% ../nbs/tools/cache.ipynb #cell-06
 log = logging.getLogger("distill_nb")
@@ -67,11 +67,9 @@ STAMP, HIDDEN, SECONDS = "stamp.json", "hidden.bin", 5 # of work that a kill may
 
 def note_done(file, folder, stamp, done): # the open file of hidden states; how many blocks are in it
     "Flush the file, then write the stamp anew, whole or not at all: what it counts is on the disk."
-    new = folder / f"{STAMP}.new"
-    with new.open("w") as f:
-        json.dump(dict(stamp=stamp, done=done), f, indent=2)
-        for x in (file, f): x.flush(); os.fsync(x.fileno())
-    new.replace(folder / STAMP)
+    file.flush()
+    os.fsync(file.fileno())
+    write_file(folder / STAMP, json.dumps(dict(stamp=stamp, done=done), indent=2))
 
 def blocks_done(folder, stamp) -> int:
     "How many blocks are there: those that were noted, if the file has them. Raises `BadInput` where the folder is of another teacher or text."
@@ -100,12 +98,8 @@ def fill(teacher, blocks:Blocks, folder, stamp, batch_size, done, progress=True)
         finally: note_done(f, folder, stamp, done)
 
 # %% ../nbs/tools/cache.ipynb #cell-60
-def check_room(folder, needed): # bytes
-    "Raise `BadInput` where the disk has not enough room, before anything is written."
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise BadInput(f"the teacher cache needs {needed / 1e9:,.2f} GB in {folder.parent}, and {free / 1e9:,.2f} GB are free; make room, name a folder on a larger disk with "
-                       "$DISTILL_NB_CACHE, take a smaller sample_mb, or train without it")
+_CURE = ("name a folder on a larger disk with $DISTILL_NB_CACHE, take a smaller sample_mb,"
+        " or train without it")
 
 # %% ../nbs/tools/cache.ipynb #cell-62
 def cache_teacher(
@@ -123,9 +117,9 @@ def cache_teacher(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not is_whole():
-            with only_one(folder / ".lock", f"fills the teacher cache {folder}"):
+            with wait_for_lock(folder / ".lock", f"fills the teacher cache {folder}"):
                 done = blocks_done(folder, stamp) # by now; another process may have filled it
-                check_room(folder, (n - done) * block_bytes(stamp))
+                check_room(folder, (n - done) * block_bytes(stamp), "the teacher cache", _CURE)
                 if done < n: log.info(f"teacher cache: asking the teacher about {n - done:,} of {n:,} blocks, for {size / 1e9:,.2f} GB in {folder}")
                 fill(teacher, blocks, folder, stamp, batch_size, done, progress)
         data.train = TaughtBlocks(blocks, folder / HIDDEN, stamp["hidden_size"], getattr(torch, stamp["dtype"]))

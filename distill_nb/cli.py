@@ -267,8 +267,7 @@ def generate(args:Generate):
 def export(args:Export):
     from distill_nb.export import save_hf
     from distill_nb.generator import TextGenerator
-    from distill_nb.demo import new_folder
-    from distill_nb.checkpoint import write_whole
+    from distill_nb.files import new_folder, write_whole
     generator = TextGenerator.from_checkpoint(find_checkpoint(args.checkpoint))
     out = new_folder(args.out)
     write_whole(out, lambda folder: save_hf(generator.model, generator.tokenizer, folder))
@@ -453,4 +452,3 @@ def say(error, status):
     return status
 
 if __name__ == "__main__" and "get_ipython" not in globals(): sys.exit(main()) # python -m distill_nb.cli
-

@@ -6,10 +6,10 @@
 __all__ = ['log', 'READERS', 'text_articles', 'jsonl_articles', 'open_parquet', 'parquet_articles', 'local_files',
            'local_articles', 'HubFile', 'row_groups', 'Kept', 'carded', 'hub_files', 'hub_rows', 'kept_articles',
            'hub_articles', 'take_mb', 'split_articles', 'batches', 'plain_text', 'tokenize_to', 'Blocks',
-           'fast_tokenizer', 'whole_folder', 'is_whole', 'WikiDataset']
+           'fast_tokenizer', 'is_whole', 'WikiDataset']
 
 # %% ../nbs/07_data.ipynb #cell-02
-import contextlib, hashlib, io, json, logging, lzma, os, re, shutil, tempfile, zlib
+import contextlib, hashlib, io, json, logging, lzma, os, re, zlib
 from array import array
 from fnmatch import fnmatch
 from itertools import groupby
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np, torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from .config import BadInput
-from .teacher import ASSETS, WAITS, Damaged, LateBar, check_hub, is_folder_name, load_pretrained, may_pass, one_line, \
-    only_one, patiently, ranged
+from .files import ASSETS, LateBar, first_line, make_folder_once
+from .teacher import WAITS, Damaged, check_hub, is_folder_name, load_pretrained, may_pass, one_line, patiently, ranged
 
 # %% ../nbs/07_data.ipynb #cell-04
 log = logging.getLogger("distill_nb")
@@ -52,7 +52,7 @@ def parquet_articles(path): # a table with a column `text`
     import pyarrow as pa
     try:
         for batch in open_parquet(path, path).iter_batches(1000, columns=["text"]): yield from batch.column(0).to_pylist()
-    except (pa.ArrowException, OSError) as e: raise BadInput(f"{path} is not a whole parquet file ({str(e).splitlines()[0]})") from e
+    except (pa.ArrowException, OSError) as e: raise BadInput(f"{path} is not a whole parquet file ({first_line(e)})") from e
 
 # %% ../nbs/07_data.ipynb #cell-28
 READERS = {".txt": text_articles, ".jsonl": jsonl_articles, ".parquet": parquet_articles}
@@ -286,20 +286,6 @@ def fast_tokenizer(tokenizer): # a transformers tokenizer, or an id or folder to
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
-# %% ../nbs/07_data.ipynb #cell-63
-def whole_folder(path, # final name
-                 fill, # called with an empty folder to write into
-                 is_whole=Path.is_dir): # whether what is there is as it should be
-    "Make `path` if it is not there whole: filled beside its final name, then renamed. Of several processes one does it, and the others wait."
-    if is_whole(path): return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with only_one(path.parent / f".{path.name}.lock", f"prepares {path}"):
-        if is_whole(path): return
-        for left in (path, *path.parent.glob(f".making-{path.name}-*")): shutil.rmtree(left, ignore_errors=True) # of one that was killed
-        made = Path(tempfile.mkdtemp(prefix=f".making-{path.name}-", dir=path.parent))
-        try: fill(made); made.rename(path)
-        finally: shutil.rmtree(made, ignore_errors=True)
-
 # %% ../nbs/07_data.ipynb #cell-64c
 def is_whole(folder): # of tokens
     "Whether its files are as long as it says: a full disk or a careless hand may have cut them since."
@@ -353,7 +339,7 @@ class WikiDataset:
             tokens = {part: tokenize_to(folder / f"{part}.bin", articles, self.tokenizer) for part, articles in dict(train=train, valid=valid).items()}
             with (folder / "about.json").open("w") as f: json.dump(dict(key=json.loads(key), tokens=tokens), f); f.flush(); os.fsync(f.fileno())
         try:
-            whole_folder(path, fill, is_whole)
+            make_folder_once(path, fill, is_whole)
             kept.unlink(missing_ok=True)
         except OSError as e: raise BadInput(f"cannot keep the tokens in {root}: {e.strerror or e}; name another folder with $DISTILL_NB_CACHE") from e
         return path

@@ -4,19 +4,16 @@
 
 # %% auto #0
 __all__ = ['log', 'WAITS', 'LONGEST', 'FILES', 'is_folder_name', 'check_hub', 'Damaged', 'may_pass', 'asked_wait', 'one_line',
-           'patiently', 'ranged', 'is_sound', 'only_one', 'LateBar', 'fetch_file', 'wanted', 'fetch', 'point',
-           'Refused', 'without_weights', 'check_folder', 'load_checked', 'load_from_hub', 'load_pretrained',
-           'teacher_dtype', 'TeacherModel']
+           'patiently', 'ranged', 'is_sound', 'fetch_file', 'wanted', 'fetch', 'point', 'Refused', 'without_weights',
+           'check_folder', 'load_checked', 'load_from_hub', 'load_pretrained', 'teacher_dtype', 'TeacherModel']
 
 # %% ../nbs/06_teacher.ipynb #cell-02
-import contextlib, hashlib, json, logging, os, re, time
+import hashlib, json, logging, os, re, time
 from pathlib import Path
 import torch
-from filelock import FileLock, Timeout
 from torch import nn, Tensor
-from tqdm import tqdm
 from .config import BadInput
-from .tour import ASSETS
+from .files import ASSETS, LateBar, wait_for_lock, write_file
 
 # %% ../nbs/06_teacher.ipynb #cell-13
 log = logging.getLogger("distill_nb")
@@ -92,29 +89,6 @@ def is_sound(path, digest): # the SHA-256 of large files, the SHA-1 of small one
         if len(digest) == 64: return hashlib.file_digest(f, "sha256").hexdigest() == digest
         return hashlib.sha1(f"blob {path.stat().st_size}\0".encode() + f.read()).hexdigest() == digest
 
-# %% ../nbs/06_teacher.ipynb #cell-16m
-@contextlib.contextmanager
-def only_one(lock, # its file
-             doing): # what the others are told
-    "Of several processes one works here at a time; the others wait, and say so. One that is killed lets go."
-    lock = FileLock(lock)
-    try: lock.acquire(timeout=0)
-    except Timeout:
-        log.info(f"another process {doing}; waiting for it")
-        lock.acquire()
-    try: yield
-    finally: lock.release()
-
-class LateBar(tqdm):
-    "A bar for what takes more than five seconds; with tqdm's own `delay` alone it would appear with the first line that is logged."
-    def __init__(self, **kwargs): super().__init__(delay=5, leave=False, unit_scale=True, **kwargs)
-    def is_late(self): return self._time() >= self.start_t + self.delay
-    def refresh(self, *args, **kwargs): return self.is_late() and super().refresh(*args, **kwargs)
-    def clear(self, *args, **kwargs): return self.is_late() and super().clear(*args, **kwargs)
-    def close(self):
-        if not self.disable: self.clear()
-        super().close()
-
 # %% ../nbs/06_teacher.ipynb #cell-16ma
 def fetch_file(url, name, blobs): # the hub's cache keeps contents in `blobs`, each under its hash
     "One file of the hub, whole and sound."
@@ -151,10 +125,9 @@ def fetch(repo_id, kind):
     folder = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"
     blobs, snapshot, newest = folder / "blobs", folder / "snapshots" / Path(about.sha).name, folder / "refs/main"
     for f in blobs, snapshot, newest.parent: f.mkdir(parents=True, exist_ok=True)
-    with only_one(folder / "distill_nb.lock", f"fetches {repo_id}"):
+    with wait_for_lock(folder / "distill_nb.lock", f"fetches {repo_id}"):
         for name, blob in [(n, fetch_file(hf_hub_url(repo_id, n, revision=about.sha), n, blobs)) for n in names]: point(snapshot / name, blob)
-        newest.with_suffix(".new").write_text(about.sha)
-        newest.with_suffix(".new").replace(newest)
+        write_file(newest, about.sha)
     return snapshot
 
 def point(pointer, blob): # as the hub's library does it

@@ -20,7 +20,8 @@ from safetensors.torch import save_model
 from torch import nn
 from .config import ModelConfig, TrainingConfig
 from .data import WikiDataset
-from .teacher import ASSETS, TeacherModel
+from .files import ASSETS
+from .teacher import TeacherModel
 from .trainer import DistillationTrainer
 
 # %% ../nbs/tools/tiny.ipynb #cell-09

@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils._pytree import tree_map
 from tqdm.auto import tqdm
-from .checkpoint import check_branch, check_free, check_room, check_whole, checkpoints, only_run, prune, read_state, step_folders, step_of, take_back_old, write_manifest, write_whole
+from .checkpoint import check_branch, check_free, check_whole, checkpoints, prune, read_state, step_folders, step_of, take_back_old, write_manifest
 from .config import BadInput, ModelConfig, TrainingConfig
+from .files import check_room, first_line, hold_run_folder, write_file, write_whole
 from .loss import IGNORE, KDLoss, fused_kd_loss
 from .student import StudentModel, load_weights
 from .teacher import load_pretrained, teacher_dtype
@@ -555,7 +556,7 @@ def resume(self:DistillationTrainer,
     found = [folder] if (folder / "trainer.pt").exists() else step_folders(folder)
     for checkpoint in found:
         try: saved = read_checkpoint(checkpoint)
-        except Exception as e: log.warning(f"{checkpoint} cannot be read ({(str(e) or type(e).__name__).splitlines()[0]}); trying the one before")
+        except Exception as e: log.warning(f"{checkpoint} cannot be read ({first_line(e)}); trying the one before")
         else:
             check_branch(checkpoint, Path(self.config.checkpoint_dir))
             return self.restore(checkpoint, saved)
@@ -607,7 +608,7 @@ def load_optimizer(self:DistillationTrainer, checkpoint, state:dict):
         wrong = [name for p, kept in self.optimizer.state.items() for name, x in kept.items() if x.dim() and x.shape != p.shape]
         if wrong or len(self.optimizer.state) not in (0, len(list(self.student.parameters()))): raise ValueError(f"{wrong[0] if wrong else 'a part'} is missing or of another shape")
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as e:
-        raise BadInput(f"{checkpoint} holds the state of another optimizer ({(str(e) or type(e).__name__).splitlines()[0]}); give another checkpoint") from e
+        raise BadInput(f"{checkpoint} holds the state of another optimizer ({first_line(e)}); give another checkpoint") from e
 
 @patch
 def check_same_place(self:DistillationTrainer, checkpoint, saved) -> list: # of what has changed, and may
@@ -661,14 +662,13 @@ def check_same_everywhere(self:DistillationTrainer):
 def running(self:DistillationTrainer):
     "What holds while `fit` runs. However it ends, `fit` or `resume` may be called again."
     folder = Path(self.config.checkpoint_dir)
-    with only_run(folder) if self.accelerator.is_main_process else contextlib.nullcontext(), self.listening():
+    with hold_run_folder(folder) if self.accelerator.is_main_process else contextlib.nullcontext(), self.listening():
         self.check_same_everywhere()
         if not self.current_step: check_free(folder)
         if self.accelerator.is_main_process:
             check_room(folder, self.checkpoint_bytes)
             self.set_aside(folder)
-            (folder / "metrics.new").write_text("".join(json.dumps(r) + "\n" for r in self.history))
-            (folder / "metrics.new").replace(folder / "metrics.jsonl")
+            write_file(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.history))
         self.signals, self.log_time, self.state = [], time.perf_counter(), TrainerState.TRAINING
         self.optimizer.zero_grad()
         self.student.train()

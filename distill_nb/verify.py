@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from .config import BadInput, ModelConfig
 from .checkpoint import checkpoints, read_state, step_of
+from .files import check_room
 from .trainer import read_metrics
 
 # %% ../nbs/tools/verify.ipynb #cell-11
@@ -205,7 +206,6 @@ def flags_of(settings) -> list: # words, as they are typed
 def room_for(folder, model:ModelConfig) -> Path: # the folder above that exists
     "Where the runs can go, on the disk of `folder`; raises `BadInput` where there is no room for their checkpoints."
     place = next(p for p in Path(folder).resolve().parents if p.is_dir())
-    needed, free = 7 * 12 * model.num_params, shutil.disk_usage(place).free # weights and two averages, 4 bytes each
-    if needed > free: raise BadInput(f"the checkpoints need about {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB left; make room, "
-                                     "or give a --checkpoint-dir on another disk")
+    needed = 7 * 12 * model.num_params # weights and two averages, 4 bytes each
+    check_room(place, needed, "comparing the runs", "give a --checkpoint-dir on another disk")
     return place

@@ -46,7 +46,7 @@ def teacher_folder(tmp_path_factory):
     "A random Qwen2 of 0.1 million parameters with the tiny tokenizer, saved as an ordinary model folder."
     import torch
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-    from distill_nb.teacher import ASSETS
+    from distill_nb.files import ASSETS
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("teacher")
     Qwen2ForCausalLM(Qwen2Config(vocab_size=4096, hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,

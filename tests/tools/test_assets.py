@@ -7,8 +7,9 @@ import torch
 
 from distill_nb.data import WikiDataset
 from distill_nb.demo import table
+from distill_nb.files import ASSETS
 from distill_nb.teacher import TeacherModel
-from distill_nb.tour import ASSETS, tiny_text
+from distill_nb.tour import tiny_text
 from distill_nb.tiny import fact_recall, make_articles, make_tokenizer, recall_prompts
 
 LEAST_RECALL = 0.9

@@ -1,5 +1,5 @@
 "The teacher's answers on disk: killed while it writes, written by two at once, stale, damaged, on a disk that is full; and training is the same with them."
-import errno, json, signal, sys
+import errno, json, shutil, signal, sys
 from collections import namedtuple
 
 import pytest
@@ -101,10 +101,10 @@ def test_without_a_readable_stamp_or_file_it_is_made_anew(file, content, data, t
 
 def test_too_small_a_disk_is_told_before_anything_is_written(data, teacher, asked, monkeypatch, tmp_path):
     needed = len(data.train) * 32 * 24 * 4
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: namedtuple("usage", "free")(needed - 1))
-    with pytest.raises(BadInput, match=r"needs .* GB in .*, and .* GB are free; make room, .*DISTILL_NB_CACHE") as e: cache_teacher(teacher, data, 4, progress=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(needed - 1))
+    with pytest.raises(BadInput, match=r"the teacher cache takes .* GB, and the disk of .* has .* GB free; make room, .*DISTILL_NB_CACHE") as e: cache_teacher(teacher, data, 4, progress=False)
     assert str(tmp_path) in str(e.value) and "\n" not in str(e.value) and not asked and not list(tmp_path.glob(f"*/{HIDDEN}"))
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: namedtuple("usage", "free")(needed))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(needed))
     cache_teacher(teacher, data, 4, progress=False)
 
 

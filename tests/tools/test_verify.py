@@ -27,7 +27,7 @@ def test_the_flags_of_settings_give_these_settings(settings):
 def test_room_is_asked_for_where_the_run_will_be(tmp_path, monkeypatch):
     assert room_for(tmp_path / "not" / "yet" / "there", ModelConfig.tiny()) == tmp_path
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000_000))
-    with pytest.raises(BadInput, match=r"need about 0\.1 GB, and .* has 0\.0 GB left; make room"): room_for(tmp_path / "run", ModelConfig.tiny())
+    with pytest.raises(BadInput, match=r"takes 0\.13 GB, and .* has 0\.01 GB free; make room"): room_for(tmp_path / "run", ModelConfig.tiny())
 
 
 # A trainer that forgets what the variable FORGET names, as soon as it goes on from a checkpoint.

@@ -6,7 +6,7 @@ import torch
 from shell import finish, metrics, run, start, steps, wait_until
 from safetensors.torch import load_file
 
-from distill_nb import checkpoint as ck, trainer as tr
+from distill_nb import checkpoint as ck, files, trainer as tr
 from distill_nb.config import BadInput, ModelConfig, TrainingConfig
 from distill_nb.data import WikiDataset
 from distill_nb.student import StudentModel
@@ -57,7 +57,7 @@ def test_newest_and_best_are_kept(make):
 
 def test_old_ones_go_only_after_the_new_one_is_proved(make, monkeypatch):
     "A disk that turns a bit of what it was given: the run stops, and what was there before is there still."
-    real = ck.write_whole
+    real = files.write_whole
     def write_and_spoil(path, write):
         real(path, write)
         if path.name == "step-00000008":
@@ -117,7 +117,7 @@ def test_saving_goes_on_while_the_next_step_is_computed(make, monkeypatch):
     for a, b in zip(ck.checkpoints(slow.config.checkpoint_dir), ck.checkpoints(plain.config.checkpoint_dir), strict=True):
         ours, theirs = ck.read_state(a / "trainer.pt")["optimizer"]["state"], ck.read_state(b / "trainer.pt")["optimizer"]["state"]
         assert all(torch.equal(ours[i][k], theirs[i][k]) for i in theirs for k in theirs[i])
-        assert ck.sha256(a / "model.safetensors") == ck.sha256(b / "model.safetensors")
+        assert files.sha256(a / "model.safetensors") == files.sha256(b / "model.safetensors")
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_at_the_next_step(make, monkeypatch):
@@ -129,7 +129,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_at_the_next_step(make
     trainer.evaluate()
     def due_soon(): return trainer.current_step
     with pytest.raises(BadInput, match="No space left on device.*make room"):
-        monkeypatch.setattr(ck, "flush", full)
+        monkeypatch.setattr(files, "flush", full)
         trainer.fit()
     assert 4 <= due_soon() <= 6 and not list((ck.Path(trainer.config.checkpoint_dir)).glob(".making-*"))
 
@@ -137,10 +137,10 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_at_the_next_step(make
 def test_too_small_a_disk_is_told_before_the_first_step_and_before_each_save(make, monkeypatch):
     usage = shutil.disk_usage("/")
     trainer = make()
-    monkeypatch.setattr(ck.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(BadInput, match="a checkpoint takes 0.0. GB.*0.00 GB free; make room"): trainer.fit()
     assert trainer.current_step == 0
-    monkeypatch.setattr(ck.shutil, "disk_usage", lambda path: usage._replace(free=1000 if trainer.current_step > 5 else 10**12))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000 if trainer.current_step > 5 else 10**12))
     with pytest.raises(BadInput, match="a checkpoint takes"): trainer.fit()
     assert kept(trainer) == [4, 2] and trainer.current_step == 6
 
