@@ -1,6 +1,6 @@
 """Build the site into _docs and check every link and formula in it: `python .ci/site.py`
 
-nbdev runs the cells that document names, smalldocs makes the pages from _quarto.yml, KaTeX sets the formulas.
+nbdev runs the cells that document names, smalldocs makes the pages, KaTeX sets the formulas.
 """
 import json, re, runpy, shutil, sys
 
@@ -10,45 +10,70 @@ from smalldocs.site import build
 
 from formulas import set_formulas
 from links import broken_links, settle_names
-from reference import index_page
+from reference import index_page, show_named_tuples
+from sources import show_once
 
-NOT_PAGES = r"^([_.]|distill_nb$|tests$|checkpoints$|runs$|outputs$|exports$|build$|dist$|venv$|env$)"
+SHELVES = {"The course": "nbs", "Engine": "nbs/engine", "Tools": "nbs/tools"}
+NOT_PAGES = (r"^([_.]|distill_nb$|tests$|checkpoints$|runs$|outputs$|exports$|build$|dist$|"
+    "venv$|env$)")
 
 
-def prepare_notebook(path, cfg, notebooks): # page name → notebook's name
-    """nbdev names the page of nbs/00_config.ipynb nbs/config.html, as Quarto does on its word; smalldocs keeps the notebook's name.
-    So drop the wish, and turn nbdev's links to published pages into links to notebooks, which can be checked."""
+def notebooks_of(folder, shelves=SHELVES.values()):
+    return [p for shelf in shelves for p in sorted((folder/shelf).glob("*.ipynb"))]
+
+
+def module_of(notebook): return re.sub(r"^\d+_", "", notebook.stem)
+
+
+def edit(path, change): # text → text
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def prepare_notebook(path, proc, cfg):
+    """nbdev names the page of nbs/03_gqa.ipynb nbs/gqa.html; smalldocs keeps the notebook's name.
+    So drop that wish, and lead links to published pages to the notebooks: these can be checked."""
     nb = json.loads(path.read_text(encoding="utf-8"))
-    if nb["cells"] and nb["cells"][0]["cell_type"] == "raw":
-        nb["cells"][0]["source"] = [s for s in nb["cells"][0]["source"] if not s.startswith("output-file:")]
-    base = re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/"))
+    first = nb["cells"][0]
+    if first["cell_type"] == "raw":
+        first["source"] = [s for s in first["source"] if not s.startswith("output-file:")]
+    nb["cells"] = show_once(nb["cells"])
     text = json.dumps(nb, ensure_ascii=False, indent=1)
-    text = re.sub(base + r"/nbs/(\w+)\.html", lambda m: f"/nbs/{notebooks[m[1]]}" if m[1] in notebooks else m[0], text)
-    text = re.sub(base + "/(reference|try)/", r"/\1/", text)
-    path.write_text(text.replace("*Call self as a function.*", ""), encoding="utf-8") # Python's own words for a function that has none
+    site = re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/"))
+    for notebook in notebooks_of(proc):
+        name = notebook.relative_to(proc).as_posix()
+        page = re.escape(name.replace(notebook.stem, module_of(notebook)).removesuffix(".ipynb"))
+        text = re.sub(f"{site}/{page}.html", f"/{name}", text)
+    text = re.sub(site + "/(reference|try)/", r"/\1/", text)
+    text = text.replace("*Call self as a function.*", "") # Python's own words, where there are none
+    path.write_text(text, encoding="utf-8")
 
 
 def prepare(proc, cfg):
     "What smalldocs needs to know beyond what nbdev says."
-    lessons = {re.sub(r"^\d+[a-z]*_", "", p.stem.lower()): p for p in sorted(proc.glob("nbs/*.ipynb"))}
-    for p in [proc/"index.ipynb", *lessons.values()]: prepare_notebook(p, cfg, {page: p.name for page, p in lessons.items()})
-    index_page(proc/"reference", lessons)
-    quarto = proc/"_quarto.yml"
-    quarto.write_text(re.sub(r"(text: GitHub\s+href: )\S+", rf"\g<1>{cfg.git_url}", quarto.read_text(encoding="utf-8")), encoding="utf-8") # a fork's own
+    for path in [proc/"index.ipynb", *notebooks_of(proc)]: prepare_notebook(path, proc, cfg)
+    show_named_tuples()
+    index_page(proc/"reference", {title: {module_of(p): p.relative_to(proc).as_posix()
+        for p in notebooks_of(proc, [shelf])} for title, shelf in SHELVES.items()})
+    github = re.compile(r"(text: GitHub\s+href: )\S+") # a fork's own
+    edit(proc/"_quarto.yml", lambda text: github.sub(rf"\g<1>{cfg.git_url}", text))
 
 
-def add_lesson_links(site, cfg):
-    "Under the title of each lesson, where it can be run and where it is kept."
-    for page in site.glob("nbs/*.html"):
-        at = f"{cfg.user}/{cfg.repo}/blob/{cfg.branch}/nbs/{page.stem}.ipynb"
-        links = f'<p class="lesson-links"><a href="https://colab.research.google.com/github/{at}">Open in Colab</a> · <a href="https://github.com/{at}">Source on GitHub</a></p>'
-        page.write_text(re.sub(r'(<header id="title-block-header".*?</header>)', lambda m: m[1] + links, page.read_text(encoding="utf-8"), count=1, flags=re.S), encoding="utf-8")
+def add_notebook_links(site, cfg):
+    "Under the title of each notebook's page, where it can be run and where it is kept."
+    header = re.compile(r'<header id="title-block-header".*?</header>', re.S)
+    for page in site.glob("nbs/**/*.html"):
+        name = page.relative_to(site).with_suffix(".ipynb").as_posix()
+        at = f"{cfg.user}/{cfg.repo}/blob/{cfg.branch}/{name}"
+        links = (f'<p class="lesson-links">'
+            f'<a href="https://colab.research.google.com/github/{at}">Open in Colab</a> · '
+            f'<a href="https://github.com/{at}">Source on GitHub</a></p>')
+        edit(page, lambda text: header.sub(lambda m: m[0] + links, text, count=1))
 
 
 def keep_to_itself(site):
-    "The themes ask a third party for their fonts: the visitor's own serve as well, and the site works without the network."
+    "The themes ask a third party for fonts. The visitor's own serve as well, without the network."
     for css in site.rglob("*.css"):
-        css.write_text(re.sub(r"@import url\([^)]*\);", "", css.read_text(encoding="utf-8")), encoding="utf-8")
+        edit(css, lambda text: re.sub(r"@import url\([^)]*\);", "", text))
 
 
 def main():
@@ -61,13 +86,15 @@ def main():
     shutil.move(proc/site.name, site)
     site = site.resolve()
     index = runpy.run_path(str(cfg.lib_path/"_modidx.py"))["d"]["syms"]
-    settle_names(site, {link.partition("#")[2] for names in index.values() for link, _ in names.values()})
+    settle_names(site, {link.partition("#")[2] for names in index.values()
+                        for link, _ in names.values()})
     keep_to_itself(site)
-    add_lesson_links(site, cfg)
+    add_notebook_links(site, cfg)
     import try_page # here, as the processes that nbdev starts import this file, and need no torch
     try_page.fill(site/"try")
     wrong += [*sorted(set_formulas(site)), *sorted(broken_links(site))]
-    print(*wrong, f"{len(list(site.rglob('*.html')))} pages in {site.name}/, {len(wrong)} things wrong", sep="\n")
+    pages = len(list(site.rglob("*.html")))
+    print(*wrong, f"{pages} pages in {site.name}/, {len(wrong)} things wrong", sep="\n")
     sys.exit(bool(wrong))
 
 
