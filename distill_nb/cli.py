@@ -280,8 +280,8 @@ def demo(args:Demo):
 
 def study(args:Study):
     from distill_nb.plan import teacher_shape
-    from distill_nb.study import check_study, make_ways, plot_study, report, study
-    check_study(args.alphas, args.temperatures, args.seeds)
+    from distill_nb.study import _check_study, make_recipes, plot_study, report, study
+    _check_study(args.alphas, args.temperatures, args.seeds)
     usual = Study.preset_default(args.preset).training
     for one in ("alpha", "temperature"):
         if getattr(args.training, one) != getattr(usual, one): raise BadInput(f"--{one} is one value, and a study tries several; give them with --{one}s")
@@ -289,7 +289,7 @@ def study(args:Study):
     shape, out = teacher_shape(args.teacher), Path(args.out)
     steps = min(args.max_steps or math.inf, args.training.num_epochs * (len(data.train) // (args.training.batch_size * args.accumulate)))
     about = dict(teacher=args.teacher, dataset=args.dataset, blocks=len(data.train), accumulate=args.accumulate, eval_batches=args.eval_batches)
-    rows = study(make_ways(args.alphas, args.temperatures, steps, args.model, args.training, shape), range(args.seed, args.seed + args.seeds),
+    rows = study(make_recipes(args.alphas, args.temperatures, steps, args.model, args.training, shape), range(args.seed, args.seed + args.seeds),
                  teacher, data, args.model, args.training, out, about, gradient_checkpointing=args.gradient_checkpointing, accumulate=args.accumulate,
                  eval_batches=args.eval_batches, device=args.device)
     print(f"\n{report(rows, args.model, args.training, shape)}\n")

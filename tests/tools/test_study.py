@@ -29,14 +29,14 @@ def test_study(flags, tmp_path, capfd):
 def test_study_goes_on_and_its_rows_are_the_same(flags, tmp_path, monkeypatch):
     from distill_nb import study
     assert main(flags) == 0
-    whole, real, calls = rows(tmp_path), study.train_way, []
+    whole, real, calls = rows(tmp_path), study._train_recipe, []
     kept = (tmp_path / "study/results.csv").read_text().splitlines(keepends=True)
     (tmp_path / "study/results.csv").write_text("".join(kept[:4]))
     def stopped(way, *args, **settings):
         calls.append(way)
         if len(calls) == 3: raise KeyboardInterrupt
         return real(way, *args, **settings)
-    monkeypatch.setattr(study, "train_way", stopped)
+    monkeypatch.setattr(study, "_train_recipe", stopped)
     assert main(flags) == 130 and len(rows(tmp_path)) == 5
     assert main(flags) == 0 and rows(tmp_path) == whole
     assert len(calls) == 3 + 3, "what was finished is not trained again"
