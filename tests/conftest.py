@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-# Read when torch, tokenizers and matplotlib are first imported, and inherited by the processes that tests start.
+# Read when torch, tokenizers and matplotlib are first imported, and inherited by the processes that
+# tests start. Where workers share the tests (`pytest -n 2`), each has one core.
 threads = str(min(2, os.cpu_count() or 1))
-for name, value in dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false",
-                        HF_HUB_DISABLE_TELEMETRY="1", MPLBACKEND="Agg").items():
-    os.environ.setdefault(name, value)
+environment = dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OMP_WAIT_POLICY="PASSIVE",
+                   TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_TELEMETRY="1", MPLBACKEND="Agg")
+for name, value in environment.items(): os.environ.setdefault(name, value)
+if "PYTEST_XDIST_WORKER" in os.environ: os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 in_ci = os.environ.get("CI", "").lower() in ("1", "true")
 
@@ -33,6 +35,18 @@ def pytest_make_collect_report():
     return fail_if_skipped((yield))
 
 
+ALONE = "site", "lab"  # one of each: they build in this checkout, or run notebook after notebook
+
+
+def pytest_collection_modifyitems(items):
+    "For `pytest -n 2 --dist loadgroup`: tests that share something costly stay on one worker."
+    for item in items:
+        shared = [name for name in ALONE if name in item.fixturenames]
+        made = item._fixtureinfo.name2fixturedefs.values()
+        if any(f[-1].scope == "module" for f in made): shared.append(item.path.stem)
+        if shared: item.add_marker(pytest.mark.xdist_group(shared[0]))
+
+
 # What several test files need, made once: a teacher and a text of seconds, and a run of ten steps with them.
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,8 +63,10 @@ def teacher_folder(tmp_path_factory):
     from distill_nb.files import ASSETS
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("teacher")
-    Qwen2ForCausalLM(Qwen2Config(vocab_size=4096, hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
-                                 num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=True)).save_pretrained(folder)
+    Qwen2ForCausalLM(Qwen2Config(vocab_size=4096, hidden_size=24, intermediate_size=48,
+                                 num_hidden_layers=1, num_attention_heads=2,
+                                 num_key_value_heads=1, max_position_embeddings=64,
+                                 tie_word_embeddings=True)).save_pretrained(folder)
     AutoTokenizer.from_pretrained(ASSETS / "teacher").save_pretrained(folder)
     return folder
 
@@ -70,8 +86,9 @@ MODEL = "--hidden-size 32 --num-layers 2 --num-heads 4 --num-kv-heads 2 --interm
 @pytest.fixture(scope="session")
 def train_flags(teacher_folder, text_file):
     "A run of ten steps that takes a second; --checkpoint-dir is left to the test."
-    return ["train", *MODEL, "--teacher", str(teacher_folder), "--dataset", str(text_file), "--device", "cpu", "--max-steps", "10",
-            "--batch-size", "2", "--warmup-steps", "2", "--log-interval", "1", "--eval-batches", "1"]
+    return ["train", *MODEL, "--teacher", str(teacher_folder), "--dataset", str(text_file),
+            "--device", "cpu", "--max-steps", "10", "--batch-size", "2", "--warmup-steps", "2",
+            "--log-interval", "1", "--eval-batches", "1"]
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +108,13 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def site():
-    "The address of the built site."
+    "The address of the built site, which is built first (but in `.ci/run`, where that has been done)."
     root = Path(__file__).parents[1]
-    subprocess.run([sys.executable, ".ci/site.py"], cwd=root, check=True, stdout=subprocess.DEVNULL)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root / "_docs")))
+    if "SITE_IS_BUILT" not in os.environ:
+        subprocess.run([sys.executable, ".ci/site.py"], cwd=root, check=True,
+                       stdout=subprocess.DEVNULL)
+    server = ThreadingHTTPServer(("127.0.0.1", 0),
+                                 functools.partial(Quiet, directory=str(root / "_docs")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -113,11 +133,14 @@ def browser():
 @pytest.fixture
 def page(browser):
     "A page that keeps what went wrong on it in `page.wrong`; what it asks of other machines is not counted."
-    page, ours = browser.new_page(), lambda url: not url.startswith("http") or url.startswith("http://127.0.0.1")
+    page, ours = browser.new_page(), lambda url: not url.startswith("http") or url.startswith(
+        "http://127.0.0.1")
     page.wrong = []
-    page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" and ours(message.location["url"]) else None)
+    page.on("console", lambda message: page.wrong.append(message.text)
+            if message.type == "error" and ours(message.location["url"]) else None)
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("response", lambda response: page.wrong.append(f"{response.status} {response.url}") if response.status >= 400 else None)
+    page.on("response", lambda response: page.wrong.append(f"{response.status} {response.url}")
+            if response.status >= 400 else None)
     yield page
     page.close()
 
@@ -128,9 +151,8 @@ def lab(tmp_path_factory):
     from browsing import copy_project, free_port, serve
     folder, port = tmp_path_factory.mktemp("lab"), free_port()
     copy_project(folder)
-    flags = [f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}", "--no-browser", "--IdentityProvider.token=", "--ServerApp.password=",
-             "--ServerApp.disable_check_xsrf=True", *(["--allow-root"] if os.geteuid() == 0 else []),
-             "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    flags = [f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}",
+             "--no-browser", "--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True", *(["--allow-root"] if os.geteuid() == 0 else []), "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     process = serve(["jupyterlab", *flags], folder, port)
     yield f"http://127.0.0.1:{port}", folder
     process.terminate()

@@ -296,6 +296,7 @@ def test_plan_of_the_full_run_takes_seconds(capfd):
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.slow
 def test_hub_that_is_not_reached(train_flags, tmp_path):
     "One line that names the offline default, at once, for the data as for the teacher."
     env = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf"))
@@ -331,6 +332,7 @@ def test_bench_leaves_out_a_peer_that_is_not_there(monkeypatch):
     with pytest.raises(bench.Unequal, match="fused_kd_loss: loss and gradients are off by 1.0e-03"): bench.bench_loss(64, 500, (16, 24), repeats=1)
 
 
+@pytest.mark.slow
 def test_bench_invariance(monkeypatch, capfd):
     "Over micro-batches, chunks and two processes, which the command starts; status 1 and one line where the bound is passed."
     from distill_nb import bench

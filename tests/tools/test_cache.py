@@ -207,6 +207,7 @@ def test_training_is_the_same_with_and_without(online, train_flags, tmp_path, as
     assert rows(tmp_path / "again") == rows(online)
 
 
+@pytest.mark.slow
 def test_resume_with_and_without_is_the_same(online, train_flags, tmp_path):
     flags = [*train_flags, *EPOCHS, "--warmup-steps", "2", "--save-interval", "13", "--eval-interval", "13"]
     run_of = lambda name: ["--checkpoint-dir", str(tmp_path / name)]

@@ -62,6 +62,7 @@ def test_the_largest_batch_fits_and_a_larger_one_does_not(config, teacher, again
         assert not fits(gb, peak_memory(config, batch(size + off), teacher, again)), (gb, size)
 
 
+@pytest.mark.slow
 def test_the_way_out_keeps_the_sequences_of_a_step_and_fits():
     way = way_out(6, FULL, batch(96), TeacherShape(), accumulate=2)
     flags = way.split()
