@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'take_back_old', 'write_manifest', 'read_manifest', 'check_whole', 'is_complete', 'read_state',
-           'checkpoints', 'step_folders', 'step_of', 'best_of', 'prune', 'check_free', 'check_branch']
+           'checkpoints', 'step_folders', 'step_of', 'best_of', 'prune', 'find_checkpoint', 'check_free',
+           'check_branch']
 
 # %% ../nbs/engine/checkpoint.ipynb #cell-02
-import json, os, shutil
+import json, logging, os, shutil
 from pathlib import Path
 import torch
 from .config import BadInput
@@ -90,6 +91,27 @@ def prune(folder, keep:int): # newest ones, beside the best
     for old in {*found[keep:]} - {best_of(found)}:
         gone = old.rename(old.with_name(f".removed-{old.name}"))
         shutil.rmtree(gone, ignore_errors=True)
+
+# %% ../nbs/engine/checkpoint.ipynb #find-2
+_log = logging.getLogger("distill_nb")
+
+def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
+    "The checkpoint, or the newest whole one; raises `BadInput` where there is none."
+    path, damaged = Path(path), []
+    is_one = (path / "model.safetensors").is_file()
+    if is_one and (path / "generation_config.json").is_file():
+        raise BadInput(f"{path} is an exported folder, for transformers; "
+                       "give --checkpoint the checkpoint that it was made from")
+    if is_one and not (path / MANIFEST).exists(): return path # a student alone, carried elsewhere
+    for checkpoint in [path] if is_one else step_folders(path):
+        try: check_whole(checkpoint, only=("config.json", "model.safetensors"))
+        except BadInput as e: damaged.append(f"{checkpoint} is damaged ({e})")
+        else:
+            for what in damaged: _log.warning(f"{what}; taking the one before")
+            return checkpoint
+    if damaged: raise BadInput(f"{damaged[0]}; give another checkpoint")
+    raise BadInput(f"no checkpoint in {path}; give --checkpoint the folder of a checkpoint or of "
+                   "a run, or make one with: distill_nb train --preset tiny")
 
 # %% ../nbs/engine/checkpoint.ipynb #cell-42
 def check_free(folder): # checkpoint_dir of a run that is to start
