@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from distill_nb.articles import make_articles
 from distill_nb.data import WikiDataset
 from distill_nb.demo import table
 from distill_nb.files import ASSETS
+from distill_nb.facts import recall_prompts
 from distill_nb.teacher import TeacherModel
 from distill_nb.tour import tiny_text
-from distill_nb.tiny import fact_recall, make_articles, make_tokenizer, recall_prompts
+from distill_nb.tiny import fact_recall, make_tokenizer
 
 LEAST_RECALL = 0.9
 LARGEST_LOSS = 1.2  # nats a token on the validation part; set from the teacher that is shipped
