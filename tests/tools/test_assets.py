@@ -1,4 +1,4 @@
-"What is shipped is what the notebook of the tiny assets makes: text and tokenizer byte for byte, the teacher by what it knows."
+"What is shipped is what the notebooks make: text and tokenizer byte for byte, the teacher by what it knows."
 import csv, json, math
 from pathlib import Path
 
@@ -31,13 +31,13 @@ def teacher(): return TeacherModel("tiny", "cpu")
 
 def test_text(articles):
     text = tiny_text()
-    assert text == "\n\n".join(articles) + "\n", "remake it with the notebook of the tiny assets"
+    assert text == "\n\n".join(articles) + "\n", "remake it: see nbs/tools/tiny.ipynb"
     assert len(text.encode()) >= 1.5e6
 
 
 def test_tokenizer(articles, tmp_path):
     make_tokenizer(articles).save_pretrained(tmp_path)
-    assert (tmp_path / "tokenizer.json").read_bytes() == (ASSETS / "teacher" / "tokenizer.json").read_bytes(), "remake it with the notebook of the tiny assets"
+    assert (tmp_path / "tokenizer.json").read_bytes() == (ASSETS / "teacher" / "tokenizer.json").read_bytes(), "remake it: see nbs/tools/tiny.ipynb"
 
 
 def test_recall_asks_what_the_text_does_not_say(articles):
@@ -84,7 +84,7 @@ def test_the_study_of_caches_is_whole():
 
 
 def test_recorded_bench():
-    "Made at full size by the benchmark as it is now, while the machine was quiet; the notebook on benchmarks says what it shows."
+    "Made at full size by the benchmark as it is now, while the machine was quiet; nbs/tools/bench.ipynb says what it shows."
     from distill_nb.bench import BENCHES, table
     recorded = json.loads((ASSETS / "bench_full.json").read_text(encoding="utf-8"))
     assert recorded["about"]["machine"] and {"torch", "trl", "liger_kernel"} <= set(recorded["about"]["versions"])
