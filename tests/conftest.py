@@ -17,10 +17,12 @@ in_ci = os.environ.get("CI", "").lower() in ("1", "true")
 
 
 def fail_if_skipped(report):
-    "A skip in CI is a check that silently did not happen: call it a failure. An expected failure is none."
+    """A skip in CI is a check that silently did not happen: call it a failure. An expected
+    failure is none."""
     if in_ci and report.skipped and not hasattr(report, "wasxfail"):
         why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        report.outcome, report.longrepr = "failed", f"in CI nothing may be skipped: {report.nodeid}: {why}"
+        report.outcome = "failed"
+        report.longrepr = f"in CI nothing may be skipped: {report.nodeid}: {why}"
     return report
 
 
@@ -47,17 +49,20 @@ def pytest_collection_modifyitems(items):
         if shared: item.add_marker(pytest.mark.xdist_group(shared[0]))
 
 
-# What several test files need, made once: a teacher and a text of seconds, and a run of ten steps with them.
+# What several test files need, made once: a teacher and a text of seconds, and a run of ten
+# steps with them.
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
-    "Tokens of the tests' texts go to a folder of this session, here and in the processes that tests start."
+    """Tokens of the tests' texts go to a folder of this session, here and in the processes that
+    tests start."""
     os.environ["DISTILL_NB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory):
-    "A random Qwen2 of 0.1 million parameters with the tiny tokenizer, saved as an ordinary model folder."
+    """A random Qwen2 of 0.1 million parameters with the tiny tokenizer, saved as an ordinary
+    model folder."""
     import torch
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
     from distill_nb.files import ASSETS
@@ -80,7 +85,8 @@ def text_file(tmp_path_factory):
     return path
 
 
-MODEL = "--hidden-size 32 --num-layers 2 --num-heads 4 --num-kv-heads 2 --intermediate-size 64 --vocab-size 4096 --max-seq-len 32".split()
+MODEL = ("--hidden-size 32 --num-layers 2 --num-heads 4 --num-kv-heads 2 --intermediate-size 64 "
+         "--vocab-size 4096 --max-seq-len 32").split()
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +114,8 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def site():
-    "The address of the built site, which is built first (but in `.ci/run`, where that has been done)."
+    """The address of the built site, which is built first (but in `.ci/run`, where that has
+    been done)."""
     root = Path(__file__).parents[1]
     if "SITE_IS_BUILT" not in os.environ:
         subprocess.run([sys.executable, ".ci/site.py"], cwd=root, check=True,
@@ -132,7 +139,8 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    "A page that keeps what went wrong on it in `page.wrong`; what it asks of other machines is not counted."
+    """A page that keeps what went wrong on it in `page.wrong`; what it asks of other machines
+    is not counted."""
     page, ours = browser.new_page(), lambda url: not url.startswith("http") or url.startswith(
         "http://127.0.0.1")
     page.wrong = []
@@ -152,7 +160,10 @@ def lab(tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("lab"), free_port()
     copy_project(folder)
     flags = [f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}",
-             "--no-browser", "--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True", *(["--allow-root"] if os.geteuid() == 0 else []), "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+             "--no-browser", "--IdentityProvider.token=", "--ServerApp.password=",
+             "--ServerApp.disable_check_xsrf=True", "--LabApp.news_url=None",
+             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    if os.geteuid() == 0: flags.append("--allow-root")
     process = serve(["jupyterlab", *flags], folder, port)
     yield f"http://127.0.0.1:{port}", folder
     process.terminate()

@@ -1,5 +1,5 @@
-"""Every lesson once more, on a processor that knows less than this one: what it shows is true there too,
-and it takes no more memory than its header says."""
+"""Every lesson once more, on a processor that knows less than this one: what it shows is true
+there too, and it takes no more memory than its header says."""
 import os, re, subprocess, sys, time
 from pathlib import Path
 

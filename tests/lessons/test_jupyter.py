@@ -1,4 +1,5 @@
-"The notebooks as a reader runs them: every lesson by Run all in a JupyterLab, and where the package is missing, as on Colab."
+"""The notebooks as a reader runs them: every lesson by Run all in a JupyterLab, and where the
+package is missing, as on Colab."""
 import json, os, shutil, subprocess, sys, time, urllib.request
 from configparser import ConfigParser
 from pathlib import Path
@@ -20,7 +21,9 @@ def git_url():
     return ini["DEFAULT"]["git_url"]
 
 
-def code_cells(path): return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
+def code_cells(path):
+    return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if c["cell_type"] == "code" and "".join(c["source"]).strip()]
 
 
 @each_lesson
@@ -32,7 +35,8 @@ def test_first_cell_gets_the_package_where_it_is_missing(lesson):
 # Run all
 
 def ask(address, method="GET"):
-    with urllib.request.urlopen(urllib.request.Request(address, method=method)) as answer: return json.loads(answer.read() or "null")
+    with urllib.request.urlopen(urllib.request.Request(address, method=method)) as answer:
+        return json.loads(answer.read() or "null")
 
 
 def has_run(path):
@@ -41,11 +45,13 @@ def has_run(path):
 
 
 def wait_until_idle(page, address):
-    "A lesson's last cell reads all notebooks, so none may be saved while it runs. Between two cells a kernel is idle for a moment."
+    """A lesson's last cell reads all notebooks, so none may be saved while it runs. Between two
+    cells a kernel is idle for a moment."""
     quiet = 0
     while quiet < 4:
         page.wait_for_timeout(250)
-        quiet = quiet + 1 if all(k["execution_state"] == "idle" for k in ask(f"{address}/api/kernels")) else 0
+        states = {kernel["execution_state"] for kernel in ask(f"{address}/api/kernels")}
+        quiet = quiet + 1 if states <= {"idle"} else 0
 
 
 @pytest.mark.slow
@@ -61,12 +67,15 @@ def test_lesson_runs_in_jupyterlab(lesson, lab, page):
     end = time.monotonic() + 300
     try:
         while not has_run(path):
-            assert time.monotonic() < end, f"the last cell has not run; {[c['source'] for c in code_cells(path) if not c['execution_count']][:1]} is the first that has not"
+            if time.monotonic() > end:
+                waiting = [c["source"] for c in code_cells(path) if not c["execution_count"]]
+                pytest.fail(f"the last cell has not run; the first that has not: {waiting[:1]}")
             wait_until_idle(page, address)
             page.keyboard.press("Control+s")
             page.wait_for_timeout(1000)
     finally:
-        for kernel in ask(f"{address}/api/kernels"): ask(f"{address}/api/kernels/{kernel['id']}", "DELETE")
+        for kernel in ask(f"{address}/api/kernels"):
+            ask(f"{address}/api/kernels/{kernel['id']}", "DELETE")
     cells = code_cells(path)
     assert ["".join(c["source"]) for c in cells if not c["execution_count"]] == []
     outputs = [o for c in cells for o in c["outputs"]]
@@ -82,49 +91,64 @@ def count_pictures(outputs): return sum("image/png" in o.get("data", {}) for o i
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    "The Python of an environment that has everything these tests run with, but not the package; what is installed there stays there."
+    """The Python of an environment that has everything these tests run with, but not the
+    package; what is installed there stays there."""
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv/bin/python"
-    ours, theirs = (subprocess.run([p, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True).stdout.strip() for p in (sys.executable, python))
+    ask_where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    ours, theirs = (subprocess.check_output([p, "-c", ask_where], text=True).strip()
+                    for p in (sys.executable, python))
     (folder / "packages").mkdir()
     for path in Path(ours).iterdir():
-        if path.suffix != ".pth" and "distill_nb" not in path.name: (folder / "packages" / path.name).symlink_to(path)
+        if path.suffix != ".pth" and "distill_nb" not in path.name:
+            (folder / "packages" / path.name).symlink_to(path)
     (Path(theirs) / "others.pth").write_text(f"{folder / 'packages'}\n")
     kernel = folder / "jupyter/kernels/bare/kernel.json"
     kernel.parent.mkdir(parents=True)
-    kernel.write_text(json.dumps(dict(argv=[str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="bare", language="python")))
+    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps(dict(argv=argv, display_name="bare", language="python")))
     return folder
 
 
 def execute(path, folder, cwd):
-    "Run a notebook from top to bottom in the bare environment, in a folder that holds nothing else. git gets the repository's address, and takes our clone."
+    """Run a notebook from top to bottom in the bare environment, in a folder that holds nothing
+    else. git gets the repository's address, and takes our clone."""
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MPLBACKEND")}
     git = {"safe.directory": "*", f"url.{ROOT.as_uri()}.insteadOf": git_url()}
-    env |= dict(JUPYTER_PATH=str(folder / "jupyter"), GIT_CONFIG_COUNT=str(len(git)), PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_ROOT_USER_ACTION="ignore")
-    for i, (key, value) in enumerate(git.items()): env |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
+    env |= dict(JUPYTER_PATH=str(folder / "jupyter"), GIT_CONFIG_COUNT=str(len(git)),
+                PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_ROOT_USER_ACTION="ignore")
+    for i, (key, value) in enumerate(git.items()):
+        env |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
     cwd.mkdir()
     shutil.copy(path, cwd)
-    done = subprocess.run([sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", "--ExecutePreprocessor.kernel_name=bare",
-                           "--ExecutePreprocessor.record_timing=True", cwd / path.name], cwd=cwd, env=env, capture_output=True, text=True)
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace",
+               "--ExecutePreprocessor.kernel_name=bare",
+               "--ExecutePreprocessor.record_timing=True", cwd / path.name]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return code_cells(cwd / path.name)
 
 
 def seconds(cell):
     from datetime import datetime
-    a, b = (datetime.fromisoformat(cell["metadata"]["execution"][k].replace("Z", "+00:00")) for k in ("iopub.status.busy", "iopub.status.idle"))
+    a, b = (datetime.fromisoformat(cell["metadata"]["execution"][k].replace("Z", "+00:00"))
+            for k in ("iopub.status.busy", "iopub.status.idle"))
     return (b - a).total_seconds()
 
 
 @pytest.mark.slow
 def test_first_cell_installs_the_package_once_and_is_silent_after_that(bare, tmp_path):
     python, lesson = bare / "venv/bin/python", ROOT / "nbs/01_rmsnorm.ipynb"
-    def where(): return subprocess.run([python, "-c", "import distill_nb; print(distill_nb.__file__)"], cwd=bare, env=dict(PATH=os.environ["PATH"]), capture_output=True, text=True)
+    def where():
+        return subprocess.run([python, "-c", "import distill_nb; print(distill_nb.__file__)"],
+                              cwd=bare, env=dict(PATH=os.environ["PATH"]), capture_output=True,
+                              text=True)
     assert "No module named 'distill_nb'" in where().stderr
     first = execute(lesson, bare, tmp_path / "first")
     assert where().stdout.startswith(str(bare / "venv"))
-    assert [o for c in first for o in c["outputs"] if o["output_type"] == "error" or o.get("name") == "stderr"] == []
+    assert [o for c in first for o in c["outputs"] if o["output_type"] == "error"
+            or o.get("name") == "stderr"] == []
     again = execute(lesson, bare, tmp_path / "again")
     assert again[0]["outputs"] == [] and seconds(again[0]) < 2
     assert [o for c in again for o in c["outputs"] if o.get("name") == "stderr"] == []

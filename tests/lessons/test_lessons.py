@@ -35,8 +35,11 @@ def is_exported(cell): return re.search(r"^#\|\s*exports?\b", cell["source"], re
 def modules_of(source):
     "The modules of the package that a cell imports, also inside its functions."
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("distill_nb."): yield node.module.split(".")[1]
-        if isinstance(node, ast.Import): yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("distill_nb."))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("distill_nb."):
+            yield node.module.split(".")[1]
+        if isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names
+                        if a.name.startswith("distill_nb."))
 
 
 def test_the_course_is_numbered_from_00_to_11():
@@ -46,7 +49,8 @@ def test_the_course_is_numbered_from_00_to_11():
 
 def imports(path):
     "The modules that the exported cells import, also inside functions."
-    return sorted({m for c in cells(path, "code") if is_exported(c) for m in modules_of(c["source"])})
+    return sorted({m for c in cells(path, "code") if is_exported(c)
+                   for m in modules_of(c["source"])})
 
 
 @each_lesson
@@ -68,9 +72,11 @@ def test_no_circles_on_a_shelf():
 def test_header_says_what_the_lesson_stands_on_and_costs(path):
     "`Stands on` is what the exported cells import."
     title, header = (c["source"] for c in cells(path)[:2])
-    assert re.fullmatch(r"# .+\n\n> .+", title), "nbdev makes the first cell the page's title, and drops what else stands in it"
-    line = re.search(r"^\*\*Stands on:\*\* (.+) · \*\*Costs:\*\* about \d+ s on two cores, [\d.]+ GB of memory, no network$", header, re.M)
-    assert line, "no header line of the form **Stands on:** … · **Costs:** about N s on two cores, M GB of memory, no network"
+    assert re.fullmatch(r"# .+\n\n> .+", title), (
+        "nbdev makes the first cell the page's title, and drops what else stands in it")
+    costs = r"\*\*Costs:\*\* about \d+ s on two cores, [\d.]+ GB of memory, no network"
+    line = re.search(rf"^\*\*Stands on:\*\* (.+) · {costs}$", header, re.M)
+    assert line, f"no header line of the form **Stands on:** … · {costs}"
     said = re.findall(r"\[[^]]+\]\(([\w./]+)\.ipynb\)", line[1])
     assert sorted(module_of(Path(m)) for m in said) == imports(path)
     if not said: assert line[1] == "nothing but PyTorch"
@@ -78,13 +84,15 @@ def test_header_says_what_the_lesson_stands_on_and_costs(path):
 
 @each_page
 def test_every_cell_has_run_without_an_error(path):
-    assert not [o for o in outputs(path) if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert not [o for o in outputs(path) if o["output_type"] == "error"
+                or o.get("name") == "stderr"]
     if path.name != "index.ipynb": assert outputs(path), "no saved output"
 
 
 @each_page
 def test_every_cell_runs_by_run_all(path):
-    "What nbdev_test passes over, JupyterLab runs: code that is only to be read stands in a text cell."
+    """What nbdev_test passes over, JupyterLab runs: code that is only to be read stands in a
+    text cell."""
     assert [c["source"] for c in cells(path, "code") if "eval: false" in c["source"]] == []
 
 
@@ -118,11 +126,14 @@ def test_every_exercise_has_a_folded_solution(path):
 
 @each_page
 def test_imports_have_cells_of_their_own(path):
-    "To document the package nbdev runs every cell that imports something: what else is in it would run without the cells before it."
+    """To document the package nbdev runs every cell that imports something: what else is in it
+    would run without the cells before it."""
     for cell in cells(path, "code"):
-        kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(re.sub(r"^[%!].*$", "pass", cell["source"], flags=re.M)).body}
+        source = re.sub(r"^[%!].*$", "pass", cell["source"], flags=re.M)
+        kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body}
         assert kinds != {True, False} or "nbdev_export()" in cell["source"], cell["source"]
 
 
 def test_nothing_is_left_to_do():
-    for path in (ROOT / "README.md", *PAGES): assert "TODO" not in path.read_text(encoding="utf-8"), path.name
+    for path in (ROOT / "README.md", *PAGES):
+        assert "TODO" not in path.read_text(encoding="utf-8"), path.name

@@ -1,4 +1,5 @@
-"Files that the site takes from npm: only with the pinned hash, only those asked for, and the network once."
+"""Files that the site takes from npm: only with the pinned hash, only those asked for, and the
+network once."""
 import importlib.util, io, subprocess, tarfile
 from pathlib import Path
 
@@ -8,7 +9,8 @@ spec = importlib.util.spec_from_file_location("vendor", Path(__file__).parents[2
 vendor = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(vendor)
 
-FILES = {"package/dist/a.js": b"a", "package/dist/fonts/f.woff2": b"f", "package/README.md": b"r", "package/dist/../../out.js": b"o"}
+FILES = {"package/dist/a.js": b"a", "package/dist/fonts/f.woff2": b"f",
+         "package/README.md": b"r", "package/dist/../../out.js": b"o"}
 
 
 @pytest.fixture
@@ -25,7 +27,9 @@ def npm(tmp_path, monkeypatch):
         calls, integrity, returncode = [], vendor.integrity_of(packed), 0
         def run(self, command, **kwargs):
             self.calls.append(command)
-            if not self.returncode: Path(command[command.index("--pack-destination") + 1], "x-1.0.tgz").write_bytes(packed.read_bytes())
+            if not self.returncode:
+                Path(command[command.index("--pack-destination") + 1],
+                     "x-1.0.tgz").write_bytes(packed.read_bytes())
             return subprocess.CompletedProcess(command, self.returncode)
     npm = Npm()
     npm.calls = []
@@ -35,19 +39,22 @@ def npm(tmp_path, monkeypatch):
     return npm
 
 
-def written(folder): return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+def written(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
 def test_only_what_is_wanted_and_the_network_once(npm, tmp_path):
     for target in (tmp_path / "one", tmp_path / "two"):
         vendor.fetch("@scope/x", "1.0", npm.integrity, ["dist/*.js", "dist/fonts/*"], target)
-        assert written(target) == ["dist/a.js", "dist/fonts/f.woff2"] and (target / "dist/a.js").read_bytes() == b"a"
+        assert written(target) == ["dist/a.js", "dist/fonts/f.woff2"]
+        assert (target / "dist/a.js").read_bytes() == b"a"
     assert len(npm.calls) == 1 and npm.calls[0][-1] == "@scope/x@1.0"
     assert not list(tmp_path.rglob("out.js")), "a path that leads out of the folder"
 
 
 def test_another_hash_is_refused_and_not_kept(npm, tmp_path):
-    with pytest.raises(SystemExit, match="pinned: not used"): vendor.fetch("x", "1.0", "sha512-other", ["dist/*"], tmp_path / "t")
+    with pytest.raises(SystemExit, match="pinned: not used"):
+        vendor.fetch("x", "1.0", "sha512-other", ["dist/*"], tmp_path / "t")
     assert not (tmp_path / "t").exists() and written(tmp_path / "cache") == []
 
 
@@ -55,12 +62,16 @@ def test_a_damaged_cache_is_fetched_again(npm, tmp_path):
     vendor.fetch("x", "1.0", npm.integrity, ["dist/a.js"], tmp_path / "t")
     (tmp_path / "cache/x-1.0.tgz").write_bytes(b"half")
     vendor.fetch("x", "1.0", npm.integrity, ["dist/a.js"], tmp_path / "t")
-    assert len(npm.calls) == 2 and vendor.integrity_of(tmp_path / "cache/x-1.0.tgz") == npm.integrity
+    assert len(npm.calls) == 2
+    assert vendor.integrity_of(tmp_path / "cache/x-1.0.tgz") == npm.integrity
 
 
 def test_what_is_missing_is_named(npm, tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="has no dist/none.js"): vendor.fetch("x", "1.0", npm.integrity, ["dist/a.js", "dist/none.js"], tmp_path / "t")
+    with pytest.raises(SystemExit, match="has no dist/none.js"):
+        vendor.fetch("x", "1.0", npm.integrity, ["dist/a.js", "dist/none.js"], tmp_path / "t")
     npm.returncode = 1
-    with pytest.raises(SystemExit, match="did not get y@2.0"): vendor.fetch("y", "2.0", npm.integrity, ["dist/a.js"], tmp_path / "t")
+    with pytest.raises(SystemExit, match="did not get y@2.0"):
+        vendor.fetch("y", "2.0", npm.integrity, ["dist/a.js"], tmp_path / "t")
     monkeypatch.setattr(vendor.shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match="npm is not there"): vendor.fetch("y", "2.0", npm.integrity, ["dist/a.js"], tmp_path / "t")
+    with pytest.raises(SystemExit, match="npm is not there"):
+        vendor.fetch("y", "2.0", npm.integrity, ["dist/a.js"], tmp_path / "t")

@@ -4,11 +4,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync".split()
+FLAGS = ("--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
+         "--disable-sync").split()
 
 
 def copy_project(folder):
-    "What the notebooks need: a lesson's last cell exports, and that must not be into this checkout."
+    """What the notebooks need: a lesson's last cell exports, and that must not be into this
+    checkout."""
     for name in ("nbs", "distill_nb"): shutil.copytree(ROOT / name, folder / name)
     for name in ("settings.ini", "pyproject.toml", "index.ipynb"): shutil.copy(ROOT / name, folder)
 
@@ -22,8 +24,12 @@ def free_port():
 def serve(command, folder, port, seconds=120):
     "Run `command` in `folder` and wait until the port is open; its process."
     no = "MPLBACKEND", "IN_TEST"  # plots are shown in the notebook, and widgets too
-    env = {k: v for k, v in os.environ.items() if k not in no} | dict(JUPYTERLAB_SETTINGS_DIR=f"{folder}/.settings", JUPYTERLAB_WORKSPACES_DIR=f"{folder}/.workspaces")
-    process, end = subprocess.Popen([sys.executable, "-m", *command], cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), time.monotonic() + seconds
+    env = {k: v for k, v in os.environ.items() if k not in no}
+    for what in ("SETTINGS", "WORKSPACES"):
+        env[f"JUPYTERLAB_{what}_DIR"] = f"{folder}/.{what.lower()}"
+    nowhere = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", *command], cwd=folder, env=env, **nowhere)
+    end = time.monotonic() + seconds
     while True:
         try: socket.create_connection(("127.0.0.1", port), 5).close()
         except OSError:

@@ -5,12 +5,15 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 installed = Path(sys.executable).with_name("distill_nb")
-COMMAND = [str(installed)] if installed.exists() else [sys.executable, "-c", "import sys; from distill_nb.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from distill_nb.cli import main; sys.exit(main())"]
+if installed.exists(): COMMAND = [str(installed)]
 
 
 def start(*argv, command=COMMAND, **env):
     "The running command; its output can be read when it has ended."
-    return subprocess.Popen([*command, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | env)
+    return subprocess.Popen([*command, *map(str, argv)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, encoding="utf-8",
+                            env=os.environ | env)
 
 
 def finish(process, timeout=600):
@@ -47,11 +50,13 @@ def weights(folder): return load_file(Path(folder) / "model.safetensors")
 
 def snapshot(folder):
     "Every file below `folder`, with its content."
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
+            if p.is_file()}
 
 
 def refused(argv, capfd, *wanted):
-    "Run `argv`: status 2, and one line on stderr with all that is wanted; before it only what the package tells of a good teacher and good data."
+    """Run `argv`: status 2, and one line on stderr with all that is wanted; before it only what
+    the package tells of a good teacher and good data."""
     from distill_nb.cli import main
     assert main(argv) == 2
     out, err = capfd.readouterr()

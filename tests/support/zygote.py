@@ -1,18 +1,22 @@
-"""The command `distill_nb` as a process of its own that costs a few hundredths of a second to start instead of seconds.
+"""The command `distill_nb` as a process of its own that costs a few hundredths of a second to
+start instead of seconds.
 
-A zygote is a Python that has imported all that the commands import, and then forks a child for each request. The child is an ordinary process
-(its own pid and process group, its own output, killed and waited for like any other) that runs `distill_nb.cli.main(argv)` and ends as the
-command ends. What a process pays before its first line is paid once. Not the same as a fresh process: what is decided when a module is
-imported (`OMP_NUM_THREADS`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`, which accelerator there is) is decided for all of them, by `Zygote(**env)`.
+A zygote is a Python that has imported all that the commands import, and then forks a child for
+each request. The child is an ordinary process (its own pid and process group, its own output,
+killed and waited for like any other) that runs `distill_nb.cli.main(argv)` and ends as the
+command ends. What a process pays before its first line is paid once. Not the same as a fresh
+process: what is decided when a module is imported (`OMP_NUM_THREADS`, `HF_HUB_OFFLINE`,
+`HF_ENDPOINT`, which accelerator there is) is decided for all of them, by `Zygote(**env)`.
 
     with Zygote() as zygote:
-        p = zygote.start("train", "--preset", "tiny", "--checkpoint-dir", folder, DISTILL_NB_CACHE=cache)
+        p = zygote.start("train", "--checkpoint-dir", folder, DISTILL_NB_CACHE=cache)
         wait_until(lambda: steps(folder), p)
         p.kill()                                # SIGKILL; or p.kill(signal.SIGTERM)
         assert p.wait(60) == -signal.SIGKILL    # statuses are those of subprocess
         print(p.out, p.err)                     # also while it runs
 """
-import atexit, gc, importlib, json, os, pkgutil, shutil, signal, subprocess, sys, tempfile, threading, time, traceback
+import atexit, gc, importlib, json, os, pkgutil, shutil, signal, subprocess, sys, tempfile
+import threading, time, traceback
 from pathlib import Path
 
 
@@ -20,15 +24,19 @@ class Zygote:
     "Starts commands by forking. Use it in a `with`: what still runs at the end is killed."
     def __init__(self, **env):
         self.folder, self.number = Path(tempfile.mkdtemp(prefix="zygote-")), 0
-        threads = dict(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # a process that has threads cannot be forked
-        self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="ascii",
+        # a process that has threads cannot be forked
+        threads = dict(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+        self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, encoding="ascii",
                                         env=os.environ | threads | env)
         try: self.answer()  # it is ready
         except BaseException: self.close(); raise
 
     def answer(self):
         line = self.process.stdout.readline()
-        if not line: raise RuntimeError(f"the zygote has ended with status {self.process.wait()}; what it said is above")
+        if not line:
+            raise RuntimeError(
+                f"the zygote has ended with status {self.process.wait()}; what it said is above")
         return json.loads(line)
 
     def ask(self, **request):
@@ -37,17 +45,20 @@ class Zygote:
         return self.answer()
 
     def start(self, *argv, cwd=None, **env):
-        "The running command, a `Process`. `argv` as `main` would get it; bytes that are not UTF-8 become surrogates, as in `sys.argv`."
+        """The running command, a `Process`. `argv` as `main` would get it; bytes that are not
+        UTF-8 become surrogates, as in `sys.argv`."""
         self.number += 1
         folder = self.folder / str(self.number)
         folder.mkdir()
         for name in ("out", "err"): (folder / name).touch()
         argv = [os.fsdecode(a) if isinstance(a, (bytes, os.PathLike)) else str(a) for a in argv]
-        pid = self.ask(start=argv, folder=str(folder), cwd=str(cwd or os.getcwd()), env={k: str(v) for k, v in env.items()})
+        pid = self.ask(start=argv, folder=str(folder), cwd=str(cwd or os.getcwd()),
+                       env={k: str(v) for k, v in env.items()})
         return Process(self, pid, folder)
 
     def run(self, *argv, timeout=60, **kwargs):
-        "Status, stdout and stderr of a command that ends; one that does not is killed, and `TimeoutError` raised."
+        """Status, stdout and stderr of a command that ends; one that does not is killed, and
+        `TimeoutError` raised."""
         p = self.start(*argv, **kwargs)
         return p.wait(timeout), p.out, p.err
 
@@ -65,7 +76,8 @@ class Zygote:
 
 class Process:
     "A command that a zygote has started; used like a `subprocess.Popen`."
-    def __init__(self, zygote, pid, folder): self.zygote, self.pid, self.folder, self.returncode = zygote, pid, folder, None
+    def __init__(self, zygote, pid, folder):
+        self.zygote, self.pid, self.folder, self.returncode = zygote, pid, folder, None
 
     def poll(self):
         "Its status, or None while it runs; −n where signal n has ended it."
@@ -73,20 +85,24 @@ class Process:
         return self.returncode
 
     def wait(self, timeout=60):
-        "Its status when it has ended; a process that takes longer than `timeout` seconds is killed, and `TimeoutError` raised."
+        """Its status when it has ended; a process that takes longer than `timeout` seconds is
+        killed, and `TimeoutError` raised."""
         end, pause = time.monotonic() + timeout, 0.001
         while self.poll() is None:
             if time.monotonic() > end:
                 self.kill()
                 while self.poll() is None: time.sleep(0.005)
-                raise TimeoutError(f"still running after {timeout} s; on stderr: {self.err[-2000:]}")
+                raise TimeoutError(
+                    f"still running after {timeout} s; on stderr: {self.err[-2000:]}")
             time.sleep(pause)
             pause = min(0.02, 2 * pause)
         return self.returncode
 
     def kill(self, number=signal.SIGKILL):
-        "Send a signal to it and to what it has started; nothing happens where it has ended already."
-        if self.poll() is None: os.killpg(self.pid, number)  # the zygote has not taken its status yet, so the number is still its own
+        """Send a signal to it and to what it has started; nothing happens where it has ended
+        already."""
+        # the zygote has not taken its status yet, so the number is still its own
+        if self.poll() is None: os.killpg(self.pid, number)
     send_signal = kill
 
     def communicate(self, timeout=60):
@@ -103,13 +119,17 @@ class Process:
 
 def load_everything():
     "Import what the commands import late, or PyTorch at its first step, without starting a thread."
-    import distill_nb, torch, torch._dynamo, transformers, transformers.models.llama.modeling_llama, transformers.models.qwen2.modeling_qwen2
+    import distill_nb, torch, torch._dynamo, transformers
+    import transformers.models.llama.modeling_llama, transformers.models.qwen2.modeling_qwen2
     for module in pkgutil.iter_modules(distill_nb.__path__):
         try: importlib.import_module(f"distill_nb.{module.name}")
         except ImportError as e:
             if (e.name or "").startswith("distill_nb"): raise  # else a part that no command needs
     threads = os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else [0]
-    if len(threads) > 1: raise RuntimeError(f"a process with {len(threads)} threads cannot be forked safely: some import has started one")
+    if len(threads) > 1:
+        raise RuntimeError(
+            f"a process with {len(threads)} threads cannot be forked safely: "
+            "some import has started one")
 
 
 def fork(request, *ours):
@@ -121,10 +141,12 @@ def fork(request, *ours):
         return pid
     os.setpgid(0, 0)
     for f in ours: os.close(f)
-    for number, (path, flags) in enumerate([(os.devnull, os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY)]):
+    for number, (path, flags) in enumerate([(os.devnull, os.O_RDONLY), ("out", os.O_WRONLY),
+                                            ("err", os.O_WRONLY)]):
         fd = os.open(os.path.join(request["folder"], path), flags)
         os.dup2(fd, number); os.close(fd)
-    for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, signal.default_int_handler if s == signal.SIGINT else signal.SIG_DFL)
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, signal.default_int_handler if s == signal.SIGINT else signal.SIG_DFL)
     os.chdir(request["cwd"])
     os.environ.update(request["env"])
     return None
@@ -163,7 +185,8 @@ def check(pid, running):
 
 
 def end(status):
-    "What Python does at its end, but for taking its modules apart, which would cost as much as ten starts."
+    """What Python does at its end, but for taking its modules apart, which would cost as much
+    as ten starts."""
     threading._shutdown()  # waits for threads that are no daemons
     atexit._run_exitfuncs()
     sys.stdout.flush(); sys.stderr.flush()
@@ -174,6 +197,10 @@ if __name__ == "__main__":
     sys.argv = ["distill_nb", *serve()]
     from distill_nb.cli import main
     try: status = main() or 0
-    except SystemExit as e: status = e.code if isinstance(e.code, int) else 0 if e.code is None else print(e.code, file=sys.stderr) or 1
+    except SystemExit as e:
+        status = e.code or 0
+        if not isinstance(status, int):  # a message
+            print(status, file=sys.stderr)
+            status = 1
     except BaseException: status = traceback.print_exc() or 1
     end(status)

@@ -1,4 +1,5 @@
-"Runs that are damaged, mixed up or cut short, full disks, odd environments: one line, and nothing that was whole is lost."
+"""Runs that are damaged, mixed up or cut short, full disks, odd environments: one line, and
+nothing that was whole is lost."""
 import json, os, pty, resource, shutil, subprocess, sys
 
 import pytest
@@ -34,12 +35,15 @@ def other_teacher(tmp_path_factory, teacher_folder):
     return folder
 
 
-@pytest.mark.parametrize("argv, wanted", [("train --bacth-size 3", "did you mean --batch-size?"), ("train --hidden-size 510", "must be divisible by num_heads=8"),
-                                          ("generate --strategy beam", "must be one of 'greedy'")])
+@pytest.mark.parametrize("argv, wanted",
+                         [("train --bacth-size 3", "did you mean --batch-size?"),
+                          ("train --hidden-size 510", "must be divisible by num_heads=8"),
+                          ("generate --strategy beam", "must be one of 'greedy'")])
 def test_a_mistake_on_a_terminal(argv, wanted):
     "A terminal brings colours into the parser's complaints, which a pipe does not."
     ours, theirs = pty.openpty()
-    done = subprocess.Popen([*COMMAND, *argv.split()], stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | dict(TERM="xterm"))
+    done = subprocess.Popen([*COMMAND, *argv.split()], stdin=theirs, stdout=theirs,
+                            stderr=theirs, env=os.environ | dict(TERM="xterm"))
     os.close(theirs)
     shown = b""
     try:
@@ -55,16 +59,22 @@ def test_damaged_note_of_a_run(text, copy, capfd):
     refused(["evaluate", "--checkpoint", str(copy)], capfd, f"{copy / 'run.json'} is damaged")
 
 
-@pytest.mark.parametrize("name, content", [("trainer.pt", {}), ("trainer.pt", [1]), ("config.json", b"[1]"), ("config.json", b"\xff"), ("model.safetensors", b"")],
-                         ids=["trainer empty", "trainer list", "config list", "config bytes", "weights empty"])
-def test_damaged_newest_checkpoint_is_passed_over(name, content, long_run, train_flags, tmp_path, capfd):
+@pytest.mark.parametrize("name, content",
+                         [("trainer.pt", {}), ("trainer.pt", [1]), ("config.json", b"[1]"),
+                          ("config.json", b"\xff"), ("model.safetensors", b"")],
+                         ids=["trainer empty", "trainer list", "config list", "config bytes",
+                              "weights empty"])
+def test_damaged_newest_checkpoint_is_passed_over(name, content, long_run, train_flags,
+                                                  tmp_path, capfd):
     import torch
     folder = shutil.copytree(long_run, tmp_path / "run")
     path = folder / "step-00000010" / name
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume", "--max-steps", "9"]) == 0
+    assert main([*train_flags, "--checkpoint-dir", str(folder),
+                 "--resume", "--max-steps", "9"]) == 0
     err = capfd.readouterr().err
-    assert "step-00000010 cannot be read" in err and f"going on from {folder}/step-00000008" in err and "Traceback" not in err
+    assert "step-00000010 cannot be read" in err
+    assert f"going on from {folder}/step-00000008" in err and "Traceback" not in err
 
 
 def test_weights_of_another_model_under_the_same_settings(copy, train_flags, capfd):
@@ -72,7 +82,8 @@ def test_weights_of_another_model_under_the_same_settings(copy, train_flags, cap
     from safetensors.torch import save_file
     save_file({"something": torch.zeros(2)}, copy / "step-00000010/model.safetensors")
     write_manifest(copy / "step-00000010")
-    refused([*train_flags, "--checkpoint-dir", str(copy), "--resume", "--max-steps", "12"], capfd, "damaged or of another model")
+    refused([*train_flags, "--checkpoint-dir", str(copy), "--resume", "--max-steps", "12"],
+            capfd, "damaged or of another model")
 
 
 @pytest.mark.parametrize("line", [b"5", b'{"x": 1}', b"\xff"])
@@ -83,7 +94,9 @@ def test_foreign_line_in_the_metrics(line, copy, train_flags):
     assert (copy / "metrics.jsonl").read_bytes().splitlines()[:len(rows)] == rows
 
 
-@pytest.mark.parametrize("spoil", [lambda f: f.write_bytes(b""), lambda f: f.write_bytes(b"abc"), lambda f: f.unlink()], ids=["empty", "three bytes", "missing"])
+@pytest.mark.parametrize("spoil",
+                         [lambda f: f.write_bytes(b""), lambda f: f.write_bytes(b"abc"),
+                          lambda f: f.unlink()], ids=["empty", "three bytes", "missing"])
 def test_damaged_tokens_are_made_anew(spoil, run_folder, text_file, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("DISTILL_NB_CACHE", str(tmp_path))
     evaluate = ["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]
@@ -94,28 +107,34 @@ def test_damaged_tokens_are_made_anew(spoil, run_folder, text_file, tmp_path, mo
     assert main(evaluate) == 0 and capfd.readouterr().out == first
 
 
-def test_going_on_from_an_older_checkpoint_moves_the_newer_ones_aside(long_run, train_flags, tmp_path, capfd):
+def test_going_on_from_an_older_checkpoint_moves_the_newer_ones_aside(long_run, train_flags,
+        tmp_path, capfd):
     folder = shutil.copytree(long_run, tmp_path / "run")
     before = snapshot(folder)
-    assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume", str(folder / "step-00000004"), "--max-steps", "6"]) == 0
+    assert main([*train_flags, "--checkpoint-dir", str(folder),
+                 "--resume", str(folder / "step-00000004"), "--max-steps", "6"]) == 0
     assert "moved step-00000008, step-00000010 to" in capfd.readouterr().err
     (aside,) = folder.glob("newer-than-step-00000004-*")
     kept = snapshot(aside)
     assert len(kept) > 10 and all(before[name] == content for name, content in kept.items())
     assert steps(folder) == [1, 2, 3, 4, 5, 6]
-    assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume", "--max-steps", "7"]) == 0
+    assert main([*train_flags, "--checkpoint-dir", str(folder),
+                 "--resume", "--max-steps", "7"]) == 0
     assert f"going on from {folder}/step-00000006" in capfd.readouterr().err
 
 
 def test_going_on_elsewhere_leaves_the_run_as_it_is(long_run, train_flags, tmp_path):
     before = snapshot(long_run)
-    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "branch"), "--resume", str(long_run / "step-00000004"), "--max-steps", "6"]) == 0
+    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "branch"),
+                 "--resume", str(long_run / "step-00000004"), "--max-steps", "6"]) == 0
     assert steps(tmp_path / "branch") == [1, 2, 3, 4, 5, 6] and snapshot(long_run) == before
 
 
 def test_going_on_from_another_run_does_not_write_over_this_one(long_run, copy, train_flags, capfd):
     before = snapshot(copy)
-    refused([*train_flags, "--checkpoint-dir", str(copy), "--resume", str(long_run / "step-00000004"), "--max-steps", "12"], capfd, "already holds step-00000010")
+    refused([*train_flags, "--checkpoint-dir", str(copy),
+             "--resume", str(long_run / "step-00000004"), "--max-steps", "12"], capfd,
+            "already holds step-00000010")
     assert snapshot(copy) == before
 
 
@@ -129,7 +148,8 @@ def test_a_checkpoint_named_by_a_dot(copy, train_flags, monkeypatch):
 def test_a_copy_under_another_name_is_not_the_newest(long_run, train_flags, tmp_path, capfd):
     folder = shutil.copytree(long_run, tmp_path / "run")
     shutil.copytree(folder / "step-00000004", folder / "step-best")
-    assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume", "--max-steps", "11"]) == 0
+    assert main([*train_flags, "--checkpoint-dir", str(folder),
+                 "--resume", "--max-steps", "11"]) == 0
     assert f"going on from {folder}/step-00000010" in capfd.readouterr().err
 
 
@@ -142,40 +162,51 @@ def test_killed_between_two_renames(copy, train_flags, capfd):
 
 def test_another_tokenizer_is_refused(copy, train_flags, other_teacher, capfd):
     before = snapshot(copy)
-    refused(["evaluate", "--checkpoint", str(copy), "--teacher", str(other_teacher)], capfd, "has other tokens than the tokenizer", str(other_teacher))
-    refused([*train_flags, "--checkpoint-dir", str(copy), "--resume", "--max-steps", "12", "--teacher", str(other_teacher)], capfd, "has other tokens")
+    refused(["evaluate", "--checkpoint", str(copy), "--teacher", str(other_teacher)], capfd,
+            "has other tokens than the tokenizer", str(other_teacher))
+    refused([*train_flags, "--checkpoint-dir", str(copy), "--resume", "--max-steps", "12",
+             "--teacher", str(other_teacher)], capfd, "has other tokens")
     assert snapshot(copy) == before
 
 
 def test_the_environment_does_not_change_the_gradient(run_folder, train_flags, tmp_path):
     "Accelerate divides by what this variable says; the trainer accumulates by itself."
-    status, _, err = run(*train_flags, "--checkpoint-dir", tmp_path / "run", ACCELERATE_GRADIENT_ACCUMULATION_STEPS="4")
+    status, _, err = run(*train_flags, "--checkpoint-dir", tmp_path / "run",
+                         ACCELERATE_GRADIENT_ACCUMULATION_STEPS="4")
     assert status == 0, err
-    ours, theirs = ([r.get("grad_norm") for r in metrics(f)] for f in (tmp_path / "run", run_folder))
+    folders = tmp_path / "run", run_folder
+    ours, theirs = ([r.get("grad_norm") for r in metrics(f)] for f in folders)
     assert ours[:10] == pytest.approx(theirs[:10], rel=1e-5)
 
 
 def test_full_disk(train_flags, tmp_path):
     "No file may grow beyond 100 kB: the checkpoint cannot be written, and no half of it stays."
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-    done = subprocess.run([*COMMAND, *train_flags, "--checkpoint-dir", tmp_path / "run"], preexec_fn=limit, capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, *train_flags, "--checkpoint-dir", tmp_path / "run"],
+                          preexec_fn=limit, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "cannot write" in done.stderr.splitlines()[-1] and "make room" in done.stderr.splitlines()[-1]
+    assert "cannot write" in done.stderr.splitlines()[-1]
+    assert "make room" in done.stderr.splitlines()[-1]
     assert not list((tmp_path / "run").glob("*step*"))
 
 
 def test_out_of_memory(train_flags, tmp_path, capfd):
-    refused([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--vocab-size", str(2 * 10**12)], capfd, "out of memory", "--batch-size", "distill_nb plan")
+    refused([*train_flags, "--checkpoint-dir", str(tmp_path / "run"),
+             "--vocab-size", str(2 * 10**12)], capfd, "out of memory",
+            "--batch-size", "distill_nb plan")
 
 
 def test_folder_that_cannot_be_made(train_flags, run_folder, tmp_path, capfd):
     (tmp_path / "file").write_text("")
-    refused([*train_flags, "--checkpoint-dir", str(tmp_path / "file")], capfd, "cannot be written to", "another --checkpoint-dir")
-    refused(["export", "--checkpoint", str(run_folder), "--out", str(tmp_path / "file/hf")], capfd, "cannot be made", "name another")
+    refused([*train_flags, "--checkpoint-dir", str(tmp_path / "file")], capfd,
+            "cannot be written to", "another --checkpoint-dir")
+    refused(["export", "--checkpoint", str(run_folder), "--out", str(tmp_path / "file/hf")],
+            capfd, "cannot be made", "name another")
 
 
 def test_a_terminal_without_chinese(run_folder):
-    status, out, err = run("generate", "中国", "--checkpoint", run_folder, "--max-new-tokens", 2, PYTHONIOENCODING="ascii")
+    status, out, err = run("generate", "中国", "--checkpoint", run_folder, "--max-new-tokens", 2,
+                           PYTHONIOENCODING="ascii")
     assert status == 0 and out.startswith("??"), err
 
 
@@ -184,7 +215,8 @@ def test_data_named_from_another_folder(train_flags, text_file, tmp_path, monkey
     (tmp_path / "a").mkdir()
     shutil.copy(text_file, tmp_path / "a/my.txt")
     monkeypatch.chdir(tmp_path / "a")
-    assert main([*train_flags, "--dataset", "my.txt", "--checkpoint-dir", "run", "--max-steps", "2"]) == 0
+    assert main([*train_flags, "--dataset", "my.txt", "--checkpoint-dir", "run",
+                 "--max-steps", "2"]) == 0
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", "--checkpoint", "a/run", "--eval-batches", "1"]) == 0
 
@@ -196,8 +228,11 @@ def test_validating_before_training_leaves_the_folder_alone(copy, text_file, tea
     from distill_nb.student import StudentModel
     from distill_nb.trainer import DistillationTrainer
     before, data = snapshot(copy), WikiDataset(text_file, seq_len=32, tokenizer=str(teacher_folder))
-    student = StudentModel(ModelConfig.tiny(hidden_size=32, num_heads=2, num_kv_heads=1, num_layers=1))
-    trainer = DistillationTrainer(student, None, data, TrainingConfig(alpha=0.0, checkpoint_dir=str(copy)), device="cpu", eval_batches=1, progress=False)
+    student = StudentModel(ModelConfig.tiny(hidden_size=32, num_heads=2, num_kv_heads=1,
+                                            num_layers=1))
+    trainer = DistillationTrainer(student, None, data,
+                                  TrainingConfig(alpha=0.0, checkpoint_dir=str(copy)),
+                                  device="cpu", eval_batches=1, progress=False)
     assert trainer.evaluate()["student_ce"] > 5 and snapshot(copy) == before
 
 
@@ -213,5 +248,6 @@ config = TrainingConfig.tiny(alpha=0.0, checkpoint_dir=sys.argv[1])
 student = StudentModel(ModelConfig.tiny(hidden_size=32, num_heads=2, num_kv_heads=1, num_layers=1))
 DistillationTrainer(student, None, WikiDataset("tiny", seq_len=32), config, device="cpu").resume()
 """
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "nothing"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "nothing"],
+                          capture_output=True, text=True)
     assert done.returncode == 0 and "starting from the beginning" in done.stdout, done.stderr

@@ -1,4 +1,5 @@
-"Training as a process: stopped by a signal, and started twice in one folder. (Killed: test_soak. Several processes: test_distributed.)"
+"""Training as a process: stopped by a signal, and started twice in one folder. (Killed:
+test_soak. Several processes: test_distributed.)"""
 import signal
 
 import pytest

@@ -1,4 +1,5 @@
-"One training run, killed again and again at moments that nobody chose, ends as if nothing had happened."
+"""One training run, killed again and again at moments that nobody chose, ends as if nothing had
+happened."""
 import collections, random, signal, time
 
 import pytest
@@ -10,8 +11,8 @@ from zygote import Zygote
 pytestmark = pytest.mark.slow
 
 KILLS, STEPS, EVERY, MOST = 100, 240, 3, 60  # MOST: seconds for any one process
-SETTINGS = (f"--max-steps {STEPS} --save-interval {EVERY} --eval-interval 7 --log-interval 2 --accumulate 2 --dropout 0.1 "
-            "--warmup-steps 20 --num-epochs 9").split()
+SETTINGS = (f"--max-steps {STEPS} --save-interval {EVERY} --eval-interval 7 --log-interval 2 "
+            "--accumulate 2 --dropout 0.1 --warmup-steps 20 --num-epochs 9").split()
 
 
 def started(process):
@@ -39,7 +40,8 @@ def flags(train_flags): return [*train_flags, *SETTINGS]
 
 @pytest.fixture(scope="module")
 def undisturbed(zygote, flags, tmp_path_factory):
-    "The folder of the run that nothing happens to, and the seconds that it took for loading and for a step."
+    """The folder of the run that nothing happens to, and the seconds that it took for loading
+    and for a step."""
     folder, begun = tmp_path_factory.mktemp("soak") / "undisturbed", time.monotonic()
     process = zygote.start(*flags, "--checkpoint-dir", folder)
     soon(lambda: (folder / "metrics.jsonl").exists(), process)
@@ -48,32 +50,44 @@ def undisturbed(zygote, flags, tmp_path_factory):
     return folder, loaded - begun, (time.monotonic() - loaded) / STEPS
 
 
+def among_its_files(folder, born, files):
+    "Is a checkpoint being written, with so many files in it already?"
+    making = being_written(folder, born)
+    try: return making is not None and len(list(making.iterdir())) >= files
+    except FileNotFoundError: return False
+
+
+def wait_for_a_moment(rng, process, folder, born, loading, step):
+    "While it loads, between two steps, or in the middle of saving: each as often."
+    kind = rng.choice(["loading", "training", "saving"])
+    if kind == "loading": time.sleep(rng.uniform(0, loading))
+    if kind == "training":
+        soon(lambda: started(process), process)
+        time.sleep(rng.uniform(0, 2 * EVERY * step))
+    if kind == "saving":
+        # the first save after the start, or one that comes after progress
+        before, files, later = checkpoints(folder)[:1], rng.randint(0, 4), rng.random() < 0.5
+        if later: soon(lambda: checkpoints(folder)[:1] != before, process)
+        soon(lambda: among_its_files(folder, born, files), process)
+
+
 def test_killed_a_hundred_times_it_ends_the_same_to_the_bit(zygote, flags, undisturbed, tmp_path):
-    folder, rng, counts, since = tmp_path / "run", random.Random(6), collections.Counter(), collections.Counter()
+    folder, rng = tmp_path / "run", random.Random(6)
+    counts, since = collections.Counter(), collections.Counter()
     whole, loading, step = undisturbed
-    for _ in range(KILLS):
+    for i in range(KILLS):
         before, born = checkpoints(folder)[:1], time.time()
         process = zygote.start(*flags, "--checkpoint-dir", folder, "--resume")
-        kind = rng.choice(["loading", "training", "saving"])
-        if kind == "loading": time.sleep(rng.uniform(0, loading))
-        if kind == "training":
-            soon(lambda: started(process), process)
-            time.sleep(rng.uniform(0, 2 * EVERY * step))
-        if kind == "saving":
-            files, later = rng.randint(0, 4), rng.random() < 0.5  # the first save after the start, or one that comes after progress
-            if later: soon(lambda: checkpoints(folder)[:1] != before, process)
-            def among_its_files():
-                making = being_written(folder, born)
-                try: return making is not None and len(list(making.iterdir())) >= files
-                except FileNotFoundError: return False
-            soon(among_its_files, process)
+        wait_for_a_moment(rng, process, folder, born, loading, step)
         process.kill()
-        assert process.wait(MOST) == -signal.SIGKILL, f"it ended by itself after {sum(counts.values())} kills: {process.err}"
-        where = "while saving" if being_written(folder, born) else "while training" if started(process) else "while loading"
-        counts[where] += 1
+        status = process.wait(MOST)
+        assert status == -signal.SIGKILL, f"it ended by itself after {i} kills: {process.err}"
+        where = "while training" if started(process) else "while loading"
+        counts["while saving" if being_written(folder, born) else where] += 1
         since[before[0].name if before else "the beginning"] += 1
         if checkpoints(folder): read_result(folder)  # what has its name is whole, at every moment
-    print(f"\n{sum(counts.values())} kills: {dict(counts)}; resumed from {len(since)} places: {dict(since)}")
+    print(f"\n{sum(counts.values())} kills: {dict(counts)}")
+    print(f"resumed from {len(since)} places: {dict(since)}")
 
     assert sum(counts.values()) == KILLS and counts["while saving"] >= 20
     assert 8 <= len(since), "it went on between the kills"
