@@ -309,7 +309,7 @@ def verify_resume(args:VerifyResume):
 
 def plan(args:Plan):
     from distill_nb.plan import plan, teacher_shape
-    from distill_nb.teacher import is_folder_name, load_pretrained
+    from distill_nb.hub import is_folder_name, load_pretrained
     shape, tokens = teacher_shape(args.teacher), None
     if args.dataset == "tiny" or is_folder_name(args.dataset) or Path(args.dataset).exists(): # on this disk: count instead of guessing
         from transformers import AutoTokenizer

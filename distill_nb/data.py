@@ -18,7 +18,7 @@ import numpy as np, torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from .config import BadInput
 from .files import ASSETS, LateBar, first_line, make_folder_once
-from .teacher import WAITS, Damaged, check_hub, is_folder_name, load_pretrained, may_pass, one_line, patiently, ranged
+from .hub import WAITS, Damaged, check_hub, is_folder_name, load_pretrained, is_transient as may_pass, one_line, retry as patiently, stream_range as ranged
 
 # %% ../nbs/07_data.ipynb #cell-04
 log = logging.getLogger("distill_nb")

@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from .config import BadInput
 from .student import StudentModel
-from .teacher import load_pretrained
+from .hub import load_pretrained
 
 # %% ../nbs/10_generator.ipynb #cell-20
 def keep_top_k(logits:Tensor, # [vocab]

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from .config import BadInput, ModelConfig, TrainingConfig
 from .student import StudentModel
-from .teacher import load_pretrained
+from .hub import load_pretrained
 from .trainer import StudentWithLoss, make_optimizer
 
 # %% ../nbs/tools/plan.ipynb #cell-08

@@ -21,7 +21,8 @@ from .demo import NAMES, tiny_students
 from .generator import TextGenerator, keep_top_k, keep_top_p, token_bytes
 from .live import has_widgets
 from .student import StudentModel
-from .teacher import TeacherModel, is_folder_name, load_pretrained
+from .hub import is_folder_name, load_pretrained
+from .teacher import TeacherModel
 
 # %% ../nbs/tools/playground.ipynb #cell-06
 class CachedTeacher:
