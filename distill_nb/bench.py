@@ -427,10 +427,10 @@ def one_update(shares, chunk_size=None) -> dict: # gradient and update, flat; sh
     trainer = DistillationTrainer(student, teacher, data, TrainingConfig(batch_size=1, warmup_steps=0), device="cpu", progress=False)
     def flat(tensors): return torch.cat([t.detach().flatten() for t in tensors])
     found, before = {}, flat(student.parameters())
-    trainer.optimizer.optimizer.register_step_pre_hook(lambda *_: found.update(gradient=flat(p.grad for p in student.parameters())))
+    trainer.step.optimizer.optimizer.register_step_pre_hook(lambda *_: found.update(gradient=flat(p.grad for p in student.parameters())))
     parts = [{k: x[a:b] for k, x in uneven_batch(data).items()} for a, b in pairwise(accumulate([0, *chain(*shares)]))]
     first = sum(len(share) for share in shares[:rank])
-    with mock.patch("distill_nb.trainer.fused_kd_loss", partial(fused_kd_loss, chunk_size=chunk_size)): trainer.train_step(parts[first:first + len(shares[rank])])
+    with mock.patch("distill_nb.trainer.fused_kd_loss", partial(fused_kd_loss, chunk_size=chunk_size)): trainer.step(parts[first:first + len(shares[rank])], trainer.teach)
     return found | dict(update=flat(student.parameters()) - before)
 
 # %% ../nbs/tools/bench.ipynb #cell-36d

@@ -180,7 +180,7 @@ def prepare(args:Run, before=lambda: None): # → teacher and data; `before` the
     import torch
     from distill_nb.cache import cache_teacher
     from distill_nb.teacher import TeacherModel
-    from distill_nb.trainer import make_accelerator
+    from distill_nb.device import make_accelerator
     if args.preset == "qwen" and args.device is None and not torch.cuda.is_available(): raise BadInput(without_gpu(args))
     device = make_accelerator(args.device).device
     before()
@@ -192,21 +192,14 @@ def prepare(args:Run, before=lambda: None): # → teacher and data; `before` the
 
 def train(args:Train):
     import torch
-    from distill_nb.demo import note_run
     from distill_nb.student import StudentModel
     from distill_nb.checkpoint import best_of, check_free, checkpoints
     from distill_nb.trainer import DistillationTrainer
-    class Trainer(DistillationTrainer):
-        @contextlib.contextmanager
-        def running(self):
-            with super().running(): # the folder is this run's alone
-                if self.accelerator.is_main_process: note_run(args.training.checkpoint_dir, teacher, data, args.training.batch_size)
-                yield
     teacher, data = prepare(args, lambda: args.resume is None and check_free(args.training.checkpoint_dir))
     torch.manual_seed(args.seed)
     student = StudentModel(args.model)
     student.gradient_checkpointing = args.gradient_checkpointing
-    trainer = Trainer(student, teacher, data, args.training, args.max_steps, args.seed, args.device, args.accumulate, args.eval_batches, keep=args.keep)
+    trainer = DistillationTrainer(student, teacher, data, args.training, args.max_steps, args.seed, args.device, args.accumulate, args.eval_batches, keep=args.keep)
     if args.resume is not None: trainer.resume(None if args.resume == NEWEST else args.resume)
     trainer.fit()
     folder = args.training.checkpoint_dir
@@ -233,7 +226,10 @@ def without_gpu(args) -> str:
 def evaluate(args:Evaluate):
     from distill_nb.student import StudentModel
     from distill_nb.teacher import TeacherModel
-    from distill_nb.trainer import check_fit, check_same_tokens, gap_report, gap_sums, make_accelerator
+    from distill_nb.device import make_accelerator
+    from distill_nb.meter import gap_report, teacher_gap_sums
+    from distill_nb.runs import check_fit
+    from distill_nb.saver import check_same_tokens
     from itertools import islice
     checkpoint = find_checkpoint(args.checkpoint)
     settings = read_run(checkpoint)
@@ -241,9 +237,9 @@ def evaluate(args:Evaluate):
     student, teacher = StudentModel.load(checkpoint, device), TeacherModel(args.teacher or settings["teacher"], device)
     check_same_tokens(checkpoint, teacher.tokenizer)
     data = load_data(settings, teacher.tokenizer)
-    check_fit(student, teacher, data, TrainingConfig())
+    check_fit(student, teacher, data, alpha=1.0)
     _, batches = data.dataloaders(settings["batch_size"])
-    report = gap_report(gap_sums(student, teacher, islice(batches, args.eval_batches), data.tokenizer))
+    report = gap_report(teacher_gap_sums(student, teacher, islice(batches, args.eval_batches), data.tokenizer))
     print(checkpoint)
     for name, value in report.items(): print(f"  {name:<24}{value:10.4f}  {MEANING[name]}")
 
@@ -255,7 +251,7 @@ MEANING = dict(student_ce="nats a token, the student on the labels", teacher_ce=
 # %% ../nbs/tools/cli.ipynb #cell-24
 def generate(args:Generate):
     from distill_nb.generator import TextGenerator
-    from distill_nb.trainer import make_accelerator
+    from distill_nb.device import make_accelerator
     device = make_accelerator(args.device).device
     generator = TextGenerator.from_checkpoint(find_checkpoint(args.checkpoint), device)
     settings = {k: v for k, v in vars(args).items() if k not in ("prompt", "checkpoint", "device")}

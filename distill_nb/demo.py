@@ -19,7 +19,8 @@ from .generator import TextGenerator
 from .student import StudentModel
 from .teacher import TeacherModel
 from .tiny import complete, fact_recall
-from .trainer import DistillationTrainer, make_accelerator
+from .device import make_accelerator
+from .trainer import DistillationTrainer
 
 # %% ../nbs/tools/demo.ipynb #cell-05
 log = logging.getLogger("distill_nb")
@@ -48,7 +49,6 @@ def train_tiny(alpha, # 0: labels only
     config = TrainingConfig.tiny(alpha=alpha, num_epochs=passes, checkpoint_dir=str(folder))
     trainer = DistillationTrainer(student, teacher, data, config, max_steps=max_steps, seed=seed, eval_batches=eval_batches, **kwargs)
     trainer.fit()
-    note_run(folder, teacher, data, config.batch_size)
     return trainer
 
 # %% ../nbs/tools/demo.ipynb #cell-21
@@ -59,7 +59,7 @@ def plot_curves(trainers:dict, # name → finished trainer
     fig = Figure(figsize=(7, 4), layout="constrained")
     ax = fig.subplots()
     for i, (name, t) in enumerate(trainers.items()):
-        steps, valid = ([r for r in t.history if k in r] for k in ("ce", "valid"))
+        steps, valid = ([r for r in t.meter.history if k in r] for k in ("ce", "valid"))
         ax.plot([r["step"] for r in steps], [r["ce"] for r in steps], color=f"C{i}", alpha=0.4, lw=1, label=f"{name}, training")
         ax.plot([r["step"] for r in valid], [r["valid"]["student_ce"] for r in valid], "o-", color=f"C{i}", label=f"{name}, validation")
     ax.axhline(valid[-1]["valid"]["teacher_ce"], color="black", ls=":", label="teacher, validation")
@@ -71,7 +71,7 @@ def plot_curves(trainers:dict, # name → finished trainer
 # %% ../nbs/tools/demo.ipynb #cell-26
 def compare(teacher, students:dict, data, trainers:dict) -> list[dict]: # rows of the table
     "Teacher and students side by side: size, validation loss, agreement with the teacher, fact recall."
-    reports = {name: [r["valid"] for r in t.history if "valid" in r][-1] for name, t in trainers.items()}
+    reports = {name: [r["valid"] for r in t.meter.history if "valid" in r][-1] for name, t in trainers.items()}
     any_report = next(iter(reports.values()))
     rows = [dict(model="teacher", parameters=teacher.model.num_parameters(), loss=any_report["teacher_ce"], agreement=1.0,
                  recall=fact_recall(teacher, data.tokenizer))]

@@ -62,20 +62,20 @@ class LiveView:
         num_samples:int=10, # about so many over the run, beside the first and the last
     ):
         self.trainer, self.prompt = trainer, prompt
-        self.sample_every = max(1, trainer.total_steps // num_samples)
+        self.sample_every = max(1, trainer.place.total_steps // num_samples)
         self.samples, self.report, self.error, self.thread, self.box = [], None, None, None, None
         self.paused, self.stopping, self.saving = False, False, False # the three wishes
         self.pressed, self.over = threading.Event(), threading.Event() # the first wakes a training that is held
         self.drawn = self.draw_time = 0.0
 
     def take_sample(self):
-        with self.trainer.during(self.trainer.state): # the clock of tokens/s stands still
+        with self.trainer.meter.paused(): # the clock of tokens/s stands still
             text = sample(self.trainer.student, self.trainer.data.tokenizer, self.prompt)
-        self.samples = [s for s in self.samples if s[0] < self.trainer.current_step] + [(self.trainer.current_step, text)]
+        self.samples = [s for s in self.samples if s[0] < self.trainer.place.step] + [(self.trainer.place.step, text)]
 
     def _repr_png_(self): # what a notebook shows of a view
         png = io.BytesIO()
-        draw_curves(self.trainer.history, self.trainer.total_steps).savefig(png, dpi=110)
+        draw_curves(self.trainer.meter.history, self.trainer.place.total_steps).savefig(png, dpi=110)
         return png.getvalue()
 
 # %% ../nbs/tools/live.ipynb #cell-23
@@ -99,28 +99,29 @@ def fit(self:LiveView):
 @patch
 def train(self:LiveView):
     "All of the training; what ends it early is kept for `wait`."
-    trainer, shows = self.trainer, self.trainer.progress
-    trainer.after_step, trainer.progress = self.after_step, shows and not self.box # one bar is enough
+    trainer, shows = self.trainer, self.trainer.meter.shows
+    trainer.hooks.append(self.after_step)
+    trainer.meter.shows = shows and not self.box # one bar is enough
     try:
         self.take_sample()
         self.report = trainer.fit()
         self.take_sample()
     except BaseException as e: self.error = e
-    trainer.after_step, trainer.progress = lambda: None, shows
+    trainer.hooks.remove(self.after_step)
+    trainer.meter.shows = shows
     try: self.show(last=True)
     finally: self.over.set()
 
 # %% ../nbs/tools/live.ipynb #cell-24
 @patch
-def after_step(self:LiveView):
+def after_step(self:LiveView, trainer):
     "Between two steps, in the training's thread: look, draw, and do what was wished for."
-    trainer = self.trainer
-    if trainer.current_step % self.sample_every == 0: self.take_sample()
+    if trainer.place.step % self.sample_every == 0: self.take_sample()
     while True:
         if self.saving: self.saving, self.said = False, f"saved in {trainer.save()}"
-        with trainer.during(trainer.state):
+        with trainer.meter.paused():
             self.show()
-            if self.stopping: trainer.interrupt()
+            if self.stopping: trainer.signals.interrupt()
             if self.stopping or not self.paused: return
             self.pressed.wait()
             self.pressed.clear()
@@ -166,7 +167,7 @@ def save(self:LiveView):
 def make_widgets(self:LiveView):
     import ipywidgets as w
     from IPython.display import display
-    self.bar, self.line = w.IntProgress(max=self.trainer.total_steps, layout=dict(width="100%", margin="0")), w.HTML()
+    self.bar, self.line = w.IntProgress(max=self.trainer.place.total_steps, layout=dict(width="100%", margin="0")), w.HTML()
     self.picture, self.texts, self.said = w.Image(format="png", layout=dict(max_width="100%", object_fit="contain")), w.HTML(), ""
     self.buttons = {name: w.Button(description=name, icon=icon, tooltip=tip, layout=dict(width="auto", min_width="7em")) for name, icon, tip in (
         ("Pause", "pause", "hold after this step"), ("Stop", "stop", "as Ctrl-C: save a checkpoint and end"), ("Save", "save", "a checkpoint after this step"))}
@@ -192,7 +193,7 @@ def show(self:LiveView, last=False):
     "Bring the widgets up to date; nothing where there are none."
     if not self.box: return
     now = time.perf_counter()
-    self.bar.value, self.line.value = self.trainer.current_step, self.status()
+    self.bar.value, self.line.value = self.trainer.place.step, self.status()
     self.show_buttons()
     if not (last or self.paused or now - self.drawn > max(0.5, 10 * self.draw_time)): return
     self.picture.value, self.texts.value = self._repr_png_(), samples_html(self.samples[-6:], self.prompt)
@@ -202,10 +203,10 @@ def show(self:LiveView, last=False):
 @patch
 def status(self:LiveView) -> str: # HTML
     "One line: where the run is, how fast it is, and how it ended."
-    t, speed = self.trainer, next((r["tokens_per_s"] for r in reversed(self.trainer.history) if "tokens_per_s" in r), None)
-    parts = [f"<b>step {t.current_step} of {t.total_steps}</b>"]
+    t, speed = self.trainer, next((r["tokens_per_s"] for r in reversed(self.trainer.meter.history) if "tokens_per_s" in r), None)
+    parts = [f"<b>step {t.place.step} of {t.place.total_steps}</b>"]
     if speed:
-        left = (t.total_steps - t.current_step) * t.blocks_per_step * t.data.seq_len / speed
+        left = (t.place.total_steps - t.place.step) * t.place.blocks_per_step * t.data.seq_len / speed
         parts += [f"{speed:,} tokens/s", f"{left // 60:.0f}:{left % 60:02.0f} left"] if self.report is None and not self.error else [f"{speed:,} tokens/s"]
     if self.report: parts.append(f"done: validation ce {self.report['student_ce']:.3f}")
     elif isinstance(self.error, KeyboardInterrupt): parts.append(html.escape(str(self.error)))

@@ -14,7 +14,7 @@ from torch import Tensor
 from .config import BadInput, ModelConfig
 from .checkpoint import checkpoints, read_state, step_of
 from .files import check_room
-from .trainer import read_metrics
+from .meter import read_metrics
 
 # %% ../nbs/tools/verify.ipynb #cell-11
 def _same_bits(a, b): # tensors, numbers or words
