@@ -48,17 +48,27 @@ torch.save, safetensors.torch.serialize_file = told(torch.save, 1), told(safeten
 from distill_nb.cli import main
 from distill_nb.trainer import DistillationTrainer as Trainer
 
-train_step = Trainer.train_step
+number = {}  # of each block
 
 
-def watched_step(self, batches):
-    blocks = self.data.train
-    if not hasattr(self, "number"): self.number = {blocks[i]["input_ids"].numpy().tobytes(): i for i in range(len(blocks))}
-    if not (diary / f"kept.{rank}").exists(): note("kept", sum(getattr(p, "_local_tensor", p).numel() for p in self.student.parameters()))
-    note("blocks", dict(epoch=self.current_epoch, step=self.current_step, blocks=[self.number[ids.numpy().tobytes()] for b in batches for ids in b["input_ids"]]))
+def watch(trainer):
+    "A hook."
+    blocks, place = trainer.data.train, trainer.place
+    if not number: number.update({blocks[i]["input_ids"].numpy().tobytes(): i for i in range(len(blocks))})
+    if not (diary / f"kept.{rank}").exists():
+        note("kept", sum(getattr(p, "_local_tensor", p).numel() for p in trainer.student.parameters()))
+    seen = [number[ids.numpy().tobytes()] for b in trainer.watch.batches for ids in b["input_ids"]]
+    note("blocks", dict(epoch=place.epoch, step=place.step - 1, blocks=seen))
     time.sleep(float(os.environ.get("SECONDS_A_STEP", 0)))
-    return train_step(self, batches)
 
 
-Trainer.train_step = watched_step
+init = Trainer.__init__
+
+
+def watched_init(self, *args, **kwargs):
+    init(self, *args, **kwargs)
+    self.hooks.append(watch)
+
+
+Trainer.__init__ = watched_init
 sys.exit(main(sys.argv[2:]))

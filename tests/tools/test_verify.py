@@ -37,18 +37,18 @@ from distill_nb.trainer import DistillationTrainer
 
 def forget(self):
     what = os.environ.get("FORGET")
-    if what == "optimizer": self.optimizer.state.clear()
-    if what == "place": self.epoch_step = 0
-    if what == "best": self.best_val_loss = float("inf")
-    if what == "best, which is 0": self.best_val_loss = 0.0
-    if what == "schedule": self.scheduler.last_epoch = 0
-    if what == "metrics": self.history = self.history[:-1]
-    if what == "seed": self.seed += 1
+    if what == "optimizer": self.step.optimizer.state.clear()
+    if what == "place": self.place.epoch_step = 0
+    if what == "best": self.meter.best_val_loss = float("inf")
+    if what == "best, which is 0": self.meter.best_val_loss = 0.0
+    if what == "schedule": self.step.scheduler.last_epoch = 0
+    if what == "metrics": self.meter.history = self.meter.history[:-1]
+    if what == "seed": self.run = self.run.changed(seed=self.run.seed + 1)
 
 real = DistillationTrainer.resume
 def resume(self, *args, **kwargs):
     real(self, *args, **kwargs)
-    if self.current_step: forget(self)
+    if self.place.step: forget(self)
 DistillationTrainer.resume = resume
 """
 

@@ -1,17 +1,21 @@
 "What a trainer does when something breaks under it: numbers that are not finite, disks that are full or lie, signals, checkpoints that are written while it trains."
 import json, math, os, random, shutil, signal, sys, threading, time
+from functools import partial
 
 import pytest
 import torch
 from shell import finish, metrics, run, start, steps, wait_until
 from safetensors.torch import load_file
 
-from distill_nb import checkpoint as ck, files, trainer as tr
+from distill_nb import checkpoint as ck, files, saver
 from distill_nb.config import BadInput, ModelConfig, TrainingConfig
 from distill_nb.data import WikiDataset
 from distill_nb.student import StudentModel
 from distill_nb.teacher import TeacherModel
-from distill_nb.trainer import BAD_STEPS, DistillationTrainer, Stopped
+from distill_nb.device import seed_step
+from distill_nb.signals import Stopped
+from distill_nb.trainer import DistillationTrainer
+from distill_nb.watch import BAD_STEPS, find_broken
 
 MODEL = ModelConfig.tiny(hidden_size=32, num_layers=1, num_heads=4, num_kv_heads=2, intermediate_size=64, max_seq_len=32, dropout=0.1)
 
@@ -24,10 +28,15 @@ def parts(teacher_folder, text_file):
 @pytest.fixture
 def make(parts, tmp_path):
     "A trainer of a few tiny steps in a folder of its own."
-    def make(name="run", kind=DistillationTrainer, max_steps=12, accumulate=1, keep=3, **changes):
+    teacher, data = parts
+    def make(name="run", max_steps=12, accumulate=1, keep=3, teacher=teacher, hooks=(), **changes):
         torch.manual_seed(0)
-        config = TrainingConfig.tiny(**dict(batch_size=2, warmup_steps=2, alpha=0.5, log_interval=1, eval_interval=4, save_interval=2) | changes, checkpoint_dir=str(tmp_path / name))
-        return kind(StudentModel(MODEL), *parts, config, max_steps, device="cpu", accumulate=accumulate, eval_batches=1, progress=False, keep=keep)
+        usual = dict(batch_size=2, warmup_steps=2, alpha=0.5, log_interval=1, eval_interval=4, save_interval=2)
+        config = TrainingConfig.tiny(**usual | changes, checkpoint_dir=str(tmp_path / name))
+        trainer = DistillationTrainer(StudentModel(MODEL), teacher, data, config, max_steps, device="cpu",
+                                      accumulate=accumulate, eval_batches=1, progress=False, keep=keep)
+        trainer.hooks += hooks
+        return trainer
     return make
 
 
@@ -37,19 +46,16 @@ def kept(trainer): return [ck.step_of(p) for p in ck.checkpoints(trainer.config.
 def same(a, b): return all(torch.equal(x, y) for x, y in zip(a.student.state_dict().values(), b.student.state_dict().values(), strict=True))
 
 
-def rows(trainer): return [{k: v for k, v in r.items() if k != "tokens_per_s"} for r in trainer.history]
+def rows(trainer): return [{k: v for k, v in r.items() if k != "tokens_per_s"} for r in trainer.meter.history]
 
 
 # Checkpoints
 
 def test_newest_and_best_are_kept(make):
     "With each of twelve validations worse than the one before, the first checkpoint is the best, and stays."
-    class Worse(DistillationTrainer):
-        def evaluate(self):
-            report = super().evaluate()
-            self.val_loss = report["student_ce"] + self.current_step
-            return report
-    trainer = make(kind=Worse, eval_interval=2, keep=2)
+    trainer = make(eval_interval=2, keep=2)
+    real = trainer.meter.validated
+    trainer.meter.validated = lambda step, report: real(step, report | dict(student_ce=report["student_ce"] + step))
     trainer.fit()
     assert kept(trainer) == [12, 10, 2]
     assert ck.best_of(ck.checkpoints(trainer.config.checkpoint_dir)).name == "step-00000002"
@@ -62,13 +68,13 @@ def test_old_ones_go_only_after_the_new_one_is_proved(make, monkeypatch):
         real(path, write)
         if path.name == "step-00000008":
             with open(path / "trainer.pt", "r+b") as f: f.seek(5000); f.write(b"\x00\x01\x02")
-    monkeypatch.setattr(tr, "write_whole", write_and_spoil)
+    monkeypatch.setattr(saver, "write_whole", write_and_spoil)
     trainer = make(keep=1)
     with pytest.raises(BadInput, match="step-00000008 cannot be read back as it was written .trainer.pt has changed"): trainer.fit()
     assert kept(trainer) == [8, 6]
     again = make(keep=1)
     again.resume()
-    assert again.current_step == 6
+    assert again.place.step == 6
 
 
 @pytest.mark.parametrize("folder, message", [("model.safetensors", "has changed"), ("trainer.pt", "has changed"), ("config.json", "has changed"), ("tokenizer.json", "has changed")])
@@ -83,23 +89,25 @@ def test_a_single_bit_is_noticed(folder, message, make, caplog):
         path.write_bytes(data)
         again = make(max_steps=6)
         again.resume()
-        assert again.current_step == 4 and f"{folder} {message}" in caplog.text
+        assert again.place.step == 4 and f"{folder} {message}" in caplog.text
         data[place // 8] ^= 1 << place % 8
     path.write_bytes(data)
     again.resume()
-    assert again.current_step == 6
+    assert again.place.step == 6
 
 
 def test_saving_goes_on_while_the_next_step_is_computed(make, monkeypatch):
     "The step after a save is forwards and backwards before the file is done, and its update is not made until the tensors have been read."
     started, computed, seen = threading.Event(), threading.Event(), []
-    class Slow(DistillationTrainer):
-        def gradients(self, *args):
-            losses = super().gradients(*args)
-            if started.is_set() and not computed.is_set():
-                seen.append(self.saving is not None and not self.tensors_read.is_set())
-                computed.set()
-            return losses
+    slow = make("slow", eval_interval=100)
+    gradients = slow.step.gradients
+    def slow_gradients(*args):
+        losses = gradients(*args)
+        if started.is_set() and not computed.is_set():
+            seen.append(slow.saver.writing is not None and not slow.saver.tensors_read.is_set())
+            computed.set()
+        return losses
+    slow.step.gradients = slow_gradients
     real = torch.save
     def save(*args, **kwargs):
         if threading.current_thread() is not threading.main_thread():
@@ -108,7 +116,6 @@ def test_saving_goes_on_while_the_next_step_is_computed(make, monkeypatch):
             time.sleep(0.2)  # an update that did not wait would be made now
         real(*args, **kwargs)
     monkeypatch.setattr(torch, "save", save)
-    slow = make("slow", Slow, eval_interval=100)
     slow.fit()
     monkeypatch.undo()
     plain = make("plain", eval_interval=100)
@@ -123,15 +130,13 @@ def test_saving_goes_on_while_the_next_step_is_computed(make, monkeypatch):
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_at_the_next_step(make, monkeypatch):
     def full(*args): raise OSError(28, "No space left on device")
     trainer = make(save_interval=4, max_steps=40)
-    def after_step():
-        if trainer.current_step == 4: monkeypatch.setattr(trainer.data.tokenizer, "save_pretrained", full)
-    trainer.after_step = after_step
+    def fill_disk(trainer):
+        if trainer.place.step == 3: monkeypatch.setattr(files, "flush", full)
+    trainer.hooks.append(fill_disk)
     trainer.evaluate()
-    def due_soon(): return trainer.current_step
     with pytest.raises(BadInput, match="No space left on device.*make room"):
-        monkeypatch.setattr(files, "flush", full)
         trainer.fit()
-    assert 4 <= due_soon() <= 6 and not list((ck.Path(trainer.config.checkpoint_dir)).glob(".making-*"))
+    assert 4 <= trainer.place.step <= 6 and not list((ck.Path(trainer.config.checkpoint_dir)).glob(".making-*"))
 
 
 def test_too_small_a_disk_is_told_before_the_first_step_and_before_each_save(make, monkeypatch):
@@ -139,10 +144,10 @@ def test_too_small_a_disk_is_told_before_the_first_step_and_before_each_save(mak
     trainer = make()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(BadInput, match="a checkpoint takes 0.0. GB.*0.00 GB free; make room"): trainer.fit()
-    assert trainer.current_step == 0
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000 if trainer.current_step > 5 else 10**12))
+    assert trainer.place.step == 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000 if trainer.place.step > 5 else 10**12))
     with pytest.raises(BadInput, match="a checkpoint takes"): trainer.fit()
-    assert kept(trainer) == [4, 2] and trainer.current_step == 6
+    assert kept(trainer) == [4, 2] and trainer.place.step == 6
 
 
 # Settings
@@ -153,7 +158,7 @@ def test_what_may_change_is_named_and_what_may_not_is_refused(make, parts, text_
     again = make(max_steps=8, learning_rate=1e-4, batch_size=4)
     with pytest.raises(BadInput, match="12 blocks into its epoch, and steps of 8 blocks"): make(max_steps=8, batch_size=8).resume()
     again.resume()
-    assert "learning_rate 0.003 → 0.0001" in caplog.text and "batch_size 2 → 4" in caplog.text and again.epoch_step == 3
+    assert "learning_rate 0.003 → 0.0001" in caplog.text and "batch_size 2 → 4" in caplog.text and again.place.epoch_step == 3
     teacher, data = parts
     shorter = WikiDataset(str(text_file), seq_len=16, tokenizer=data.tokenizer)
     other = DistillationTrainer(StudentModel(MODEL), teacher, shorter, again.config, 8, device="cpu", progress=False)
@@ -172,22 +177,22 @@ def test_what_may_change_is_named_and_what_may_not_is_refused(make, parts, text_
 def test_stopped_after_every_single_step_it_is_the_run_that_was_not(changes, accumulate, make):
     "Every step in a trainer of its own, over two epochs and a half: weights, optimizer and metrics to the bit, and the loss that was best."
     never = make("never", max_steps=9, accumulate=accumulate, num_epochs=9, **changes)
-    never.steps_per_epoch = 4
+    never.place.steps_per_epoch = 4
     never.fit()
     for step in range(1, 10):
         again = make("again", max_steps=9, accumulate=accumulate, num_epochs=9, **changes)
-        again.steps_per_epoch = 4
+        again.place.steps_per_epoch = 4
         again.resume()
-        assert again.current_step == step - 1
+        assert again.place.step == step - 1
         if step < 9:
-            again.after_step = again.interrupt
+            again.hooks.append(lambda trainer: trainer.signals.interrupt())
             with pytest.raises(Stopped): again.fit()
         else: again.fit()
         random.random(); torch.rand(3)  # what others do with the dice is no part of a run
-    assert same(again, never) and rows(again) == rows(never) and again.best_val_loss == never.best_val_loss
-    ours, theirs = again.optimizer.state_dict()["state"], never.optimizer.state_dict()["state"]
+    assert same(again, never) and rows(again) == rows(never) and again.meter.best_val_loss == never.meter.best_val_loss
+    ours, theirs = again.step.optimizer.state_dict()["state"], never.step.optimizer.state_dict()["state"]
     assert all(torch.equal(ours[i][k], theirs[i][k]) for i in theirs for k in theirs[i])
-    assert metrics(again.config.checkpoint_dir) == again.history
+    assert metrics(again.config.checkpoint_dir) == again.meter.history
 
 
 def test_a_run_that_is_complete_validates_once(make):
@@ -202,39 +207,47 @@ def test_a_run_that_is_complete_validates_once(make):
 
 # Numbers that are not finite
 
-class Poisoned(DistillationTrainer):
-    bad = ()
-    def teach(self, batch):
-        hidden, weight = super().teach(batch)
-        return (hidden * math.nan if self.current_step + 1 in self.bad else hidden), weight
+class Poisoned(TeacherModel):
+    "A teacher whose answers are NaN in certain steps of a training."
+    poisoned = False
+    def hidden(self, input_ids): return super().hidden(input_ids) * (math.nan if self.poisoned else 1)
 
 
-def test_a_bad_batch_changes_nothing_and_is_logged(make, caplog):
+@pytest.fixture
+def poisoned(teacher_folder, make):
+    def poisoned(bad, name="run", **changes):
+        teacher = Poisoned(str(teacher_folder), "cpu")
+        def poison(trainer): teacher.poisoned = trainer.place.step + 1 in bad
+        return make(name, teacher=teacher, hooks=[poison], **changes)
+    return poisoned
+
+
+def test_a_bad_batch_changes_nothing_and_is_logged(poisoned, caplog):
     caplog.set_level("INFO")
-    poisoned = make(kind=type("Two", (Poisoned,), dict(bad=(3, 4))), eval_interval=100, save_interval=1, keep=20)
-    poisoned.fit()
-    assert [r["step"] for r in poisoned.history if "skipped" in r] == [3, 4] and "not finite, and skipped: step 3" in caplog.text
-    assert 2 in kept(poisoned) and 3 not in kept(poisoned) and 4 not in kept(poisoned)  # no checkpoint of a step in doubt
-    assert all(torch.isfinite(p).all() for p in poisoned.student.parameters())
-    assert all(s["step"] == 10 for s in poisoned.optimizer.state_dict()["state"].values())  # AdamW has not counted them either
-    assert next(r for r in metrics(poisoned.config.checkpoint_dir) if r["step"] == 3)["loss"] is None
+    trainer = poisoned((3, 4), eval_interval=100, save_interval=1, keep=20)
+    trainer.fit()
+    assert [r["step"] for r in trainer.meter.history if "skipped" in r] == [3, 4] and "not finite, and skipped: step 3" in caplog.text
+    assert 2 in kept(trainer) and 3 not in kept(trainer) and 4 not in kept(trainer)  # no checkpoint of a step in doubt
+    assert all(torch.isfinite(p).all() for p in trainer.student.parameters())
+    assert all(s["step"] == 10 for s in trainer.step.optimizer.state_dict()["state"].values())  # AdamW has not counted them either
+    assert next(r for r in metrics(trainer.config.checkpoint_dir) if r["step"] == 3)["loss"] is None
 
 
-def test_many_in_a_row_stop_the_run_at_the_last_good_checkpoint(make):
-    trainer = make(kind=type("Night", (Poisoned,), dict(bad=range(8, 99))), max_steps=60, save_interval=1, keep=2)
+def test_many_in_a_row_stop_the_run_at_the_last_good_checkpoint(make, poisoned):
+    trainer = poisoned(range(8, 99), max_steps=60, eval_interval=100, save_interval=1, keep=2)
     with pytest.raises(BadInput) as stopped: trainer.fit()
     folder = ck.Path(trainer.config.checkpoint_dir)
     look = folder / f"not-finite-{7 + BAD_STEPS:08d}"
     for told in (f"{BAD_STEPS} steps in a row", "the teacher's hidden states", str(look), "--resume", str(folder / "step-00000006")): assert told in str(stopped.value)
     kept_for_a_look, about = load_file(look / "step.safetensors"), json.loads((look / "step.json").read_text())
     assert about["part"] == "the teacher's hidden states" and about["step"] == 7 + BAD_STEPS and "seed" in about
-    assert torch.equal(kept_for_a_look["batch0.input_ids"], trainer.newest_batches[0]["input_ids"])
-    trainer.seed_step(about["step"] - 1)
+    assert torch.equal(kept_for_a_look["batch0.input_ids"], trainer.watch.batches[0]["input_ids"])
+    seed_step(about["seed"], about["step"] - 1, 0)
     assert torch.equal(kept_for_a_look["random_state"], torch.get_rng_state())
     assert StudentModel.load(look).config == MODEL
     good = make()
     good.resume(folder / "step-00000006")
-    assert good.current_step == 6
+    assert good.place.step == 6
 
 
 @pytest.mark.parametrize("spoil, named", [
@@ -244,42 +257,43 @@ def test_many_in_a_row_stop_the_run_at_the_last_good_checkpoint(make):
 def test_the_part_that_broke_is_named(spoil, named, make, parts):
     trainer = make()
     spoil(trainer.student)
-    assert named in trainer.find_broken([next(iter(trainer.train_loader))])
+    losses = partial(trainer.step.losses, trainer.step.model)
+    assert named in find_broken(trainer.student, [next(iter(trainer.train_loader))], trainer.teach, losses)
 
 
-def test_a_scaler_backs_off(make):
+def test_a_scaler_backs_off(make, poisoned):
     "The scaler of FP16, with which a GPU without BF16 trains: a loss that is not finite halves its scale, and the update is skipped."
     from accelerate.optimizer import AcceleratedOptimizer
     def scaled(trainer, scale):
         scaler = trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
-        trainer.optimizer = AcceleratedOptimizer(trainer.optimizer.optimizer, scaler=scaler)
+        trainer.step.optimizer = AcceleratedOptimizer(trainer.step.optimizer.optimizer, scaler=scaler)
         return trainer
-    trainer, again = make(kind=type("Two", (Poisoned,), dict(bad=(3, 4))), save_interval=6), make()
+    trainer, again = poisoned((3, 4), save_interval=6, eval_interval=5), make(eval_interval=5)
     try:
         scaled(trainer, 1024.0).fit()
-        assert trainer.accelerator.scaler.get_scale() == 256 and [r["step"] for r in trainer.history if "skipped" in r] == [3, 4]
+        assert trainer.accelerator.scaler.get_scale() == 256 and [r["step"] for r in trainer.meter.history if "skipped" in r] == [3, 4]
         assert all(torch.isfinite(p).all() for p in trainer.student.parameters())
         scaled(again, 4.0).resume()
         assert again.accelerator.scaler.get_scale() == 256
     finally: trainer.accelerator.scaler = again.accelerator.scaler = None
-    plain = make("plain", Poisoned)
+    plain = make("plain", eval_interval=5)
     plain.fit()
-    norms = [[r["kl_grad_norm"] for r in t.history if "kl_grad_norm" in r][0] for t in (trainer, plain)]
+    norms = [[r["kl_grad_norm"] for r in t.meter.history if "kl_grad_norm" in r][0] for t in (trainer, plain)]
     assert norms[0] == pytest.approx(norms[1], rel=0.5)  # in units of the loss, whatever its scale
 
 
 def test_gradients_of_both_parts_are_logged_apart_and_change_nothing(make, monkeypatch):
     trainer = make()
     trainer.fit()
-    apart = [r for r in trainer.history if "kl_grad_norm" in r]
+    apart = [r for r in trainer.meter.history if "kl_grad_norm" in r]
     assert [r["step"] for r in apart] == [4, 8] and all(r["kl_grad_norm"] > 0 and r["ce_grad_norm"] > 0 for r in apart)
-    monkeypatch.setattr(DistillationTrainer, "log_parts", lambda self, batches: None)
+    monkeypatch.setattr("distill_nb.trainer.measure_pull", lambda trainer, batches: None)
     without = make("without")
     without.fit()
     assert same(trainer, without)
     alone = make("alone", alpha=1.0)
     alone.fit()
-    assert not [r for r in alone.history if "kl_grad_norm" in r]
+    assert not [r for r in alone.meter.history if "kl_grad_norm" in r]
 
 
 # Signals
@@ -301,12 +315,11 @@ def test_a_signal_saves_and_has_its_own_status(name, status, tmp_path):
 
 SLOW_SAVE = """
 import sys, time
-import distill_nb.trainer as t
-real = t.write_manifest
+import distill_nb.saver as saver
 def slow(*args, **kwargs):
     print("saving", flush=True)
     time.sleep(600)
-t.write_manifest = slow
+saver.write_manifest = slow
 from distill_nb.cli import main
 sys.exit(main())
 """
@@ -353,8 +366,8 @@ def test_under_nohup_a_closed_terminal_is_not_heard(tmp_path):
 
 
 NO_SAVING = """
-from distill_nb.trainer import DistillationTrainer
-DistillationTrainer.write_checkpoint = lambda self, *args: self.tensors_read.set()
+from distill_nb.saver import Saver
+Saver.write = lambda self, *args: self.tensors_read.set()
 """
 PEAK = """
 import resource

@@ -4,7 +4,7 @@ import collections, random, signal, time
 
 import pytest
 
-from distill_nb.trainer import checkpoints
+from distill_nb.checkpoint import checkpoints
 from distill_nb.verify import being_written, differing, read_result, until
 from zygote import Zygote
 
