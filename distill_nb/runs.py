@@ -82,7 +82,7 @@ def describe_run(student, teacher, data, **settings) -> RunConfig:
         model=student.config, teacher=teacher.model_id if teacher else data.tokenizer.name_or_path,
         dataset=data.source, dataset_name=data.name, sample_mb=data.sample_mb, seq_len=data.seq_len,
         val_fraction=data.val_fraction, data_seed=data.seed,
-        gradient_checkpointing=student.gradient_checkpointing, **settings)
+        gradient_checkpointing=getattr(student, "gradient_checkpointing", False), **settings)
 
 # %% ../nbs/engine/runs.ipynb #same
 def check_same_everywhere(accelerator, settings:dict): # of this process; all call it at once
