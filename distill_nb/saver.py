@@ -15,7 +15,7 @@ from .checkpoint import prune, step_folder, write_manifest
 from .config import BadInput, ModelConfig, TrainingConfig
 from .device import shard_like, unshard
 from .files import check_room, first_line, write_whole
-from .teacher import load_pretrained
+from .hub import load_pretrained
 
 # %% ../nbs/engine/saver.ipynb #saver
 class Saver:
