@@ -8,8 +8,8 @@ LINK = re.compile(r'(<(?:a|img|link|source)\b[^>]*?\s(?:href|src)=")([^"]*)')
 def read(site):
     "The built pages: path to text, and path to the places that a link can lead to."
     pages = {p: p.read_text(encoding="utf-8") for p in site.rglob("*.html")}
-    places = {p: {html.unescape(i) for i in re.findall(r'\sid="([^"]+)"', t)} for p, t in pages.items()}
-    return pages, places
+    ids = re.compile(r'\sid="([^"]+)"')
+    return pages, {p: {html.unescape(i) for i in ids.findall(t)} for p, t in pages.items()}
 
 
 def target(page, link):
@@ -21,7 +21,8 @@ def target(page, link):
 
 
 def settle_names(site, symbols):
-    "nbdev links every name in backticks, also one that has no entry of its own on its page: lead to its class, else to the page."
+    """nbdev links every name in backticks, also one that has no entry of its own on its page:
+    lead it to its class, else to the page."""
     pages, places = read(site)
     for page, text in pages.items():
         def settle(m):
@@ -41,4 +42,5 @@ def broken_links(site):
             file, place = target(page, link)
             if file is None: continue
             if not file.exists(): yield f"{page.relative_to(site)}: {link}: no such file"
-            elif place and place not in places.get(file, [place]): yield f"{page.relative_to(site)}: {link}: no such place on the page"
+            elif place and place not in places.get(file, [place]):
+                yield f"{page.relative_to(site)}: {link}: no such place on the page"

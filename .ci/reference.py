@@ -7,8 +7,8 @@ from smalldocs import api
 
 def index_page(folder, shelves): # where smalldocs writes the modules' pages; shelf → notebooks
     "Every class and function with its one line, and a link to its entry."
-    lines = ["# Reference", "", "Everything that `distill_nb` exports, made from its docstrings and",
-        "the comments beside its parameters. Each module is written in the notebook of its name.", ""]
+    lines = ["# Reference", "", "Everything that `distill_nb` exports, made from its docstrings",
+        "and the comments beside its parameters.", "Each module is written in a notebook.", ""]
     symbols = api.inventory(["distill_nb"])
     for shelf, notebooks in shelves.items():
         lines += [f"## {shelf}", ""]
@@ -33,11 +33,17 @@ def cell(text): return re.sub(r"([|$])", r"\\\1", text)
 def show_named_tuples():
     "smalldocs shows the constructor of a dataclass; let it show that of a NamedTuple too."
     has_init, docments = api.has_init, api.safe_docments
-    def fields_of(symbol): # name → type, default and comment
-        if not hasattr(symbol, "_fields"): return docments(symbol)
-        comments = api.class_comments(symbol)
-        parameters = inspect.signature(symbol).parameters.values()
-        return {p.name: SimpleNamespace(anno=p.annotation, default=p.default,
-            docment=comments.get(p.name)) for p in parameters}
-    api.has_init = lambda klass: hasattr(klass, "_fields") or has_init(klass)
-    api.safe_docments = fields_of
+    api.has_init = lambda klass: is_named_tuple(klass) or has_init(klass)
+    api.safe_docments = lambda symbol: fields_of(symbol, docments)
+
+
+def is_named_tuple(symbol): return hasattr(symbol, "_fields")
+
+
+def fields_of(symbol, otherwise): # → name → type, default and comment
+    if not is_named_tuple(symbol): return otherwise(symbol)
+    comments, fields = api.class_comments(symbol), {}
+    for name, p in inspect.signature(symbol).parameters.items():
+        said = comments.get(name)
+        fields[name] = SimpleNamespace(anno=p.annotation, default=p.default, docment=said)
+    return fields

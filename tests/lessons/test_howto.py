@@ -12,15 +12,19 @@ CONFIGS = sorted((ROOT / "howto" / "accelerate").glob("*.yaml"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
+def blocks(page, wanted):
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [body for kind, body in found if kind == wanted]
+
+
 def commands(page):
     "Every command of its bash blocks; one that goes on after a backslash is one."
-    return [line for kind, body in FENCE.findall(page.read_text(encoding="utf-8"))
-            if kind == "bash" for line in re.sub(r" \\\n *", " ", body).splitlines()]
+    bodies = [re.sub(r" \\\n *", " ", body) for body in blocks(page, "bash")]
+    return [line for body in bodies for line in body.splitlines()]
 
 
 def words(line):
-    """A command without the variables in front of it and without what starts it on several
-    processes."""
+    "A command without the variables in front of it."
     found = shlex.split(line)
     while re.match(r"\w+=", found[0]): found.pop(0)
     return found
@@ -39,26 +43,25 @@ def check_ours(argv): # from `distill_nb` on
 
 
 def launched(argv): # after `accelerate launch`
-    """What it would start, once it has read its file; as many processes as the file says, each
-    a command and not a script."""
+    """What it would start, once it has read its file: as many processes as the file says,
+    each a command and not a script."""
     from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     args = launch_command_parser().parse_args(argv)
     args.config_file = str(ROOT / args.config_file)
     wanted = load_config_from_file(args.config_file)
     args, *_ = _validate_launch_command(args)
-    assert args.no_python and (args.multi_gpu or args.use_fsdp) and not args.cpu, (
-        "otherwise one process is all there is")
-    assert (args.num_processes, args.num_machines) == (wanted.num_processes, wanted.num_machines)
-    assert args.num_processes > 1
-    assert (args.num_machines == 1 or args.main_process_ip and args.main_process_port
-            and args.machine_rank is not None)
+    several = (args.multi_gpu or args.use_fsdp) and not args.cpu
+    assert args.no_python and several, "otherwise one process is all there is"
+    assert args.num_processes == wanted.num_processes > 1
+    assert args.num_machines == wanted.num_machines
+    if args.num_machines > 1:
+        assert args.main_process_ip and args.main_process_port and args.machine_rank is not None
     return [args.training_script, *args.training_script_args]
 
 
 def test_files_for_the_launcher_are_those_on_the_page():
-    shown = [body for kind, body in FENCE.findall(
-        (ROOT / "howto" / "several_gpus.md").read_text(encoding="utf-8")) if kind == "yaml"]
+    shown = blocks(ROOT / "howto" / "several_gpus.md", "yaml")
     assert len(CONFIGS) >= 3
     assert sorted(shown) == sorted(path.read_text(encoding="utf-8") for path in CONFIGS)
     given = {word for _, line in EVERY for word in words(line) if word.endswith(".yaml")}
@@ -74,11 +77,10 @@ def test_command_is_one_that_the_program_takes(page, line):
 
 
 def test_hf_knows_its_flags():
-    told = subprocess.run(["hf", "download", "--help"], capture_output=True, text=True,
-                          check=True).stdout
-    given = {word for _, line in EVERY if words(line)[:2] == ["hf", "download"]
-             for word in words(line) if word.startswith("--")}
-    assert given and [flag for flag in given if flag not in told] == []
+    told = subprocess.run(["hf", "download", "--help"], capture_output=True, text=True, check=True)
+    lines = [words(line) for _, line in EVERY if words(line)[:2] == ["hf", "download"]]
+    given = {word for line in lines for word in line if word.startswith("--")}
+    assert given and [flag for flag in given if flag not in told.stdout] == []
 
 
 def test_links_lead_to_files():
@@ -89,26 +91,22 @@ def test_links_lead_to_files():
 
 def test_python_lines_run():
     for page, line in EVERY:
-        if words(line)[0] == "python":
-            subprocess.run([sys.executable, *words(line)[1:]], check=True,
-                           stdout=subprocess.DEVNULL)
+        if words(line)[0] != "python": continue
+        command = [sys.executable, *words(line)[1:]]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page",
-                         [p for p in PAGES if "```text" in p.read_text(encoding="utf-8")],
-                         ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "text")], ids=lambda p: p.stem)
 def test_output_is_what_the_commands_print(page, capsys):
     "All of these come from `plan`, which counts: the same on every machine."
-    blocks = FENCE.findall(page.read_text(encoding="utf-8"))
     for line in commands(page):
-        if words(line)[:2] != ["distill_nb", "plan"]: continue
-        if "--teacher" not in line and "--dataset" not in line:
+        needs_a_file = "--teacher" in line or "--dataset" in line
+        if words(line)[:2] == ["distill_nb", "plan"] and not needs_a_file:
             assert main(words(line)[1:]) == 0
-    printed = capsys.readouterr().out
-    for kind, body in blocks:
-        if kind == "text":
-            assert [row for row in body.splitlines() if row not in printed.splitlines()] == []
+    printed = capsys.readouterr().out.splitlines()
+    for body in blocks(page, "text"):
+        assert [row for row in body.splitlines() if row not in printed] == []
 
 
 @pytest.mark.slow
@@ -116,8 +114,8 @@ def test_what_needs_neither_card_nor_network_runs(tmp_path, text_file, monkeypat
     monkeypatch.chdir(tmp_path)
     Path("articles.txt").write_bytes(text_file.read_bytes())
     shutil.copytree(ROOT / "howto" / "accelerate", "howto/accelerate")
-    short = "train --preset tiny --device cpu --max-steps 2 --eval-batches 1"
-    assert main([*short.split(), "--checkpoint-dir", "runs/demo/distilled"]) == 0
+    a_run = "train --preset tiny --device cpu --max-steps 2 --eval-batches 1"
+    assert main([*a_run.split(), "--checkpoint-dir", "runs/demo/distilled"]) == 0
     runnable = [line for _, line in OURS if "--preset tiny" in line or "runs/demo" in line]
     assert len(runnable) >= 5
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

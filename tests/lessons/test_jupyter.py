@@ -1,15 +1,15 @@
-"""The notebooks as a reader runs them: every lesson by Run all in a JupyterLab, and where the
-package is missing, as on Colab."""
+"The notebooks as a reader runs them: by Run all in JupyterLab; without the package, as on Colab."
 import json, os, shutil, subprocess, sys, time, urllib.request
 from configparser import ConfigParser
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from browsing import run_all
 
 ROOT = Path(__file__).parents[2]
-LESSONS = sorted((ROOT / "nbs").glob("*.ipynb"))
-each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)
+NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
+each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 INSTALL = '''#| hide
 if not __import__("importlib.util").util.find_spec("distill_nb"): # on Colab, for one
     get_ipython().run_line_magic("pip", "install -q git+{git_url}")'''
@@ -22,21 +22,27 @@ def git_url():
 
 
 def code_cells(path):
-    return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
-            if c["cell_type"] == "code" and "".join(c["source"]).strip()]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [c for c in cells if c["cell_type"] == "code" and "".join(c["source"]).strip()]
 
 
-@each_lesson
-def test_first_cell_gets_the_package_where_it_is_missing(lesson):
-    first = code_cells(lesson)[0]
+def outputs_of(cells): return [o for c in cells for o in c["outputs"]]
+
+
+def is_failure(output): return output["output_type"] == "error" or output.get("name") == "stderr"
+
+
+@each_notebook
+def test_first_cell_gets_the_package_where_it_is_missing(notebook):
+    first = code_cells(notebook)[0]
     assert "".join(first["source"]) == INSTALL.format(git_url=git_url()) and first["outputs"] == []
 
 
 # Run all
 
 def ask(address, method="GET"):
-    with urllib.request.urlopen(urllib.request.Request(address, method=method)) as answer:
-        return json.loads(answer.read() or "null")
+    request = urllib.request.Request(address, method=method)
+    with urllib.request.urlopen(request) as answer: return json.loads(answer.read() or "null")
 
 
 def has_run(path):
@@ -45,43 +51,44 @@ def has_run(path):
 
 
 def wait_until_idle(page, address):
-    """A lesson's last cell reads all notebooks, so none may be saved while it runs. Between two
-    cells a kernel is idle for a moment."""
+    """The last cell reads all notebooks, so none may be saved while it runs.
+    Between two cells a kernel is idle for a moment."""
     quiet = 0
     while quiet < 4:
         page.wait_for_timeout(250)
-        states = {kernel["execution_state"] for kernel in ask(f"{address}/api/kernels")}
-        quiet = quiet + 1 if states <= {"idle"} else 0
+        kernels = ask(f"{address}/api/kernels")
+        quiet = quiet + 1 if all(k["execution_state"] == "idle" for k in kernels) else 0
 
 
 @pytest.mark.slow
-@each_lesson
-def test_lesson_runs_in_jupyterlab(lesson, lab, page):
+@each_notebook
+def test_notebook_runs_in_jupyterlab(notebook, lab, page):
     address, folder = lab
-    path = folder / "nbs" / lesson.name
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
+    name = notebook.relative_to(ROOT).as_posix()
+    path = folder / name
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
         if cell["cell_type"] == "code": cell.update(outputs=[], execution_count=None)
-    path.write_text(json.dumps(notebook), encoding="utf-8")
-    run_all(page, address, f"nbs/{lesson.name}")
+    path.write_text(json.dumps(content), encoding="utf-8")
+    run_all(page, address, name)
     end = time.monotonic() + 300
     try:
         while not has_run(path):
-            if time.monotonic() > end:
-                waiting = [c["source"] for c in code_cells(path) if not c["execution_count"]]
-                pytest.fail(f"the last cell has not run; the first that has not: {waiting[:1]}")
+            assert time.monotonic() < end, f"not run in time: {not_run(path)[0]}"
             wait_until_idle(page, address)
             page.keyboard.press("Control+s")
             page.wait_for_timeout(1000)
     finally:
         for kernel in ask(f"{address}/api/kernels"):
             ask(f"{address}/api/kernels/{kernel['id']}", "DELETE")
-    cells = code_cells(path)
-    assert ["".join(c["source"]) for c in cells if not c["execution_count"]] == []
-    outputs = [o for c in cells for o in c["outputs"]]
-    assert [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"] == []
-    saved = [o for c in code_cells(lesson) for o in c["outputs"]]
-    assert count_pictures(outputs) == count_pictures(saved)
+    assert not_run(path) == []
+    outputs = outputs_of(code_cells(path))
+    assert [o for o in outputs if is_failure(o)] == []
+    assert count_pictures(outputs) == count_pictures(outputs_of(code_cells(notebook)))
+
+
+def not_run(path):
+    return ["".join(c["source"]) for c in code_cells(path) if not c["execution_count"]]
 
 
 def count_pictures(outputs): return sum("image/png" in o.get("data", {}) for o in outputs)
@@ -89,21 +96,26 @@ def count_pictures(outputs): return sum("image/png" in o.get("data", {}) for o i
 
 # Where the package is missing
 
+SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+
+def printed_by(python, code, **kwargs):
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, **kwargs)
+    return done.stdout.strip() + done.stderr
+
+
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """The Python of an environment that has everything these tests run with, but not the
-    package; what is installed there stays there."""
+    "An environment with everything these tests run with, but not the package."
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv/bin/python"
-    ask_where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    ours, theirs = (subprocess.check_output([p, "-c", ask_where], text=True).strip()
-                    for p in (sys.executable, python))
+    ours, theirs = (Path(printed_by(p, SITE_PACKAGES)) for p in (sys.executable, python))
     (folder / "packages").mkdir()
-    for path in Path(ours).iterdir():
-        if path.suffix != ".pth" and "distill_nb" not in path.name:
-            (folder / "packages" / path.name).symlink_to(path)
-    (Path(theirs) / "others.pth").write_text(f"{folder / 'packages'}\n")
+    for path in ours.iterdir():
+        if path.suffix == ".pth" or "distill_nb" in path.name: continue
+        (folder / "packages" / path.name).symlink_to(path)
+    (theirs / "others.pth").write_text(f"{folder / 'packages'}\n")
     kernel = folder / "jupyter/kernels/bare/kernel.json"
     kernel.parent.mkdir(parents=True)
     argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -111,44 +123,45 @@ def bare(tmp_path_factory):
     return folder
 
 
-def execute(path, folder, cwd):
-    """Run a notebook from top to bottom in the bare environment, in a folder that holds nothing
-    else. git gets the repository's address, and takes our clone."""
+def environment(folder):
+    "That of the bare kernel; where git is asked for the repository's address, it takes our clone."
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MPLBACKEND")}
     git = {"safe.directory": "*", f"url.{ROOT.as_uri()}.insteadOf": git_url()}
     env |= dict(JUPYTER_PATH=str(folder / "jupyter"), GIT_CONFIG_COUNT=str(len(git)),
                 PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_ROOT_USER_ACTION="ignore")
     for i, (key, value) in enumerate(git.items()):
         env |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
+    return env
+
+
+def execute(path, folder, cwd):
+    "Run a notebook in the bare environment, in a folder that holds nothing else; its code cells."
     cwd.mkdir()
     shutil.copy(path, cwd)
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace",
                "--ExecutePreprocessor.kernel_name=bare",
                "--ExecutePreprocessor.record_timing=True", cwd / path.name]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=cwd, env=environment(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return code_cells(cwd / path.name)
 
 
 def seconds(cell):
-    from datetime import datetime
-    a, b = (datetime.fromisoformat(cell["metadata"]["execution"][k].replace("Z", "+00:00"))
-            for k in ("iopub.status.busy", "iopub.status.idle"))
-    return (b - a).total_seconds()
+    times = cell["metadata"]["execution"]
+    def at(key): return datetime.fromisoformat(times[key].replace("Z", "+00:00"))
+    return (at("iopub.status.idle") - at("iopub.status.busy")).total_seconds()
 
 
 @pytest.mark.slow
 def test_first_cell_installs_the_package_once_and_is_silent_after_that(bare, tmp_path):
     python, lesson = bare / "venv/bin/python", ROOT / "nbs/01_rmsnorm.ipynb"
     def where():
-        return subprocess.run([python, "-c", "import distill_nb; print(distill_nb.__file__)"],
-                              cwd=bare, env=dict(PATH=os.environ["PATH"]), capture_output=True,
-                              text=True)
-    assert "No module named 'distill_nb'" in where().stderr
+        code, env = "import distill_nb; print(distill_nb.__file__)", dict(PATH=os.environ["PATH"])
+        return printed_by(python, code, cwd=bare, env=env)
+    assert "No module named 'distill_nb'" in where()
     first = execute(lesson, bare, tmp_path / "first")
-    assert where().stdout.startswith(str(bare / "venv"))
-    assert [o for c in first for o in c["outputs"] if o["output_type"] == "error"
-            or o.get("name") == "stderr"] == []
+    assert where().startswith(str(bare / "venv"))
+    assert [o for o in outputs_of(first) if is_failure(o)] == []
     again = execute(lesson, bare, tmp_path / "again")
     assert again[0]["outputs"] == [] and seconds(again[0]) < 2
-    assert [o for c in again for o in c["outputs"] if o.get("name") == "stderr"] == []
+    assert [o for o in outputs_of(again) if is_failure(o)] == []

@@ -1,5 +1,6 @@
 "The built site in a real browser, page by page."
 import ast, re
+from collections import Counter
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -8,55 +9,54 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-LESSONS = sorted((ROOT / "nbs").glob("*.ipynb"))
-MODULES = sorted(p for p in (ROOT / "distill_nb").glob("[!_]*.py"))
-PAGES = ["index.html", *(f"nbs/{p.stem}.html" for p in LESSONS),
-         *(f"howto/{p.stem}.html" for p in sorted((ROOT / "howto").glob("*.md"))),
-         "try/index.html", "reference/index.html", *(f"reference/{p.stem}.html" for p in MODULES)]
-WIDTHS = 1280, 390
+SHELVES = [sorted((ROOT / folder).glob("*.ipynb")) for folder in ("nbs", "nbs/engine", "nbs/tools")]
+NOTEBOOKS = [p for shelf in SHELVES for p in shelf]
+HOWTO = sorted((ROOT / "howto").glob("*.md"))
+MODULES = sorted((ROOT / "distill_nb").glob("[!_]*.py"))
 
-# Formulas that are not drawn: set by nothing, refused, or without a height; and TeX that is
-# left in the text.
+
+def page_of(path): return path.relative_to(ROOT).with_suffix(".html").as_posix()
+
+
+PAGES = ["index.html", "try/index.html", *map(page_of, NOTEBOOKS), *map(page_of, HOWTO),
+         "reference/index.html", *(f"reference/{p.stem}.html" for p in MODULES)]
+WIDTHS = 1280, 390
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+# Formulas that are not drawn: set by nothing, refused, or of no height; and TeX left in the text.
 UNSET = r"""() => {
-  const isBad = m => !m.querySelector('.katex-html') || m.querySelector('.katex-error')
+  const undrawn = m => !m.querySelector('.katex-html') || m.querySelector('.katex-error')
     || m.querySelector('.katex').getBoundingClientRect().height < 5
-  const bad = [...document.querySelectorAll('.math')].filter(isBad)
+  const bad = [...document.querySelectorAll('.math')].filter(undrawn)
   const walk = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT)
-  const shown = 'pre, code, script, style, annotation'
   const left = []
   while (walk.nextNode()) {
-    const text = walk.currentNode
-    if (/\\[(\[]|\$\$/.test(text.data) && !text.parentElement.closest(shown))
-      left.push(text.data.slice(0, 80))
+    const {data, parentElement} = walk.currentNode
+    if (/\\[(\[]|\$\$/.test(data) && !parentElement.closest('pre, code, script, style, annotation'))
+      left.push(data.slice(0, 80))
   }
   return [...bad.map(m => m.textContent.slice(0, 80)), ...left]
 }"""
 # Drawings of no size, or wider than the box that they scroll in.
 UNDRAWN = r"""() => {
-  const isBad = s => {
+  const drawings = [...document.querySelectorAll('main svg')].filter(s => !s.closest('.katex'))
+  return drawings.filter(s => {
     const r = s.getBoundingClientRect(), box = s.parentElement
     const end = box.getBoundingClientRect().left + box.scrollWidth
     return r.height < 40 || r.width < 100 || r.right > end + 1
-  }
-  const drawings = [...document.querySelectorAll('main svg')].filter(s => !s.closest('.katex'))
-  return drawings.filter(isBad).map(s => s.getAttribute('aria-label') || s.outerHTML.slice(0, 80))
+  }).map(s => s.getAttribute('aria-label') || s.outerHTML.slice(0, 80))
 }"""
-# What is cut off at the right, for the page itself does not scroll: whatever ends beyond the
-# window and stands in no box that scrolls.
-CUT = r"""() => {
-  const isCut = e => {
-    const r = e.getBoundingClientRect()
-    if (r.right <= innerWidth + 1 || r.width <= 1) return false
-    for (let box = e.parentElement; box && box.id != 'quarto-content'; box = box.parentElement)
-      if (getComputedStyle(box).overflowX != 'visible') return false
-    return true
-  }
-  return [...document.querySelectorAll('main *')].filter(isCut).map(e => e.outerHTML.slice(0, 120))
-}"""
+# What is cut off at the right, for the page itself does not scroll:
+# whatever ends beyond the window and stands in no box that scrolls.
+CUT = r"""() => [...document.querySelectorAll('main *')].filter(e => {
+  const r = e.getBoundingClientRect()
+  if (r.right <= innerWidth + 1 || r.width <= 1) return false
+  for (let box = e.parentElement; box && box.id != 'quarto-content'; box = box.parentElement)
+    if (getComputedStyle(box).overflowX != 'visible') return false
+  return true
+}).map(e => e.outerHTML.slice(0, 120))"""
 # Words that one cannot read on their ground (WCAG's contrast, 4.5 to 1).
 FAINT = r"""() => {
-  const read = `main :is(p, li, td, th, a, code, pre span, h1, h2, h3, .description),
-    .katex .mord, .sidebar-link, .navbar .nav-link, #TOC a`
   const numbers = s => s.match(/[\d.]+/g).map(Number)
   const linear = v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4
   const light = c => {
@@ -70,15 +70,16 @@ FAINT = r"""() => {
     }
     return [255, 255, 255]
   }
+  const words = 'main :is(p, li, td, th, a, code, pre span, h1, h2, h3, .description), '
+    + '.katex .mord, .sidebar-link, .navbar .nav-link, #TOC a'
   const faint = new Set()
-  for (const e of document.querySelectorAll(read)) {
+  for (const e of document.querySelectorAll(words)) {
     if (!e.offsetParent || !e.textContent.trim()) continue
-    const colour = getComputedStyle(e).color
-    const under = ground(e), [r, g, b_, alpha = 1] = numbers(colour)
-    const over = [r, g, b_].map((v, i) => alpha * v + (1 - alpha) * under[i])
-    const [a, b] = [light(over), light(under)]
+    const under = ground(e), [r, g, b_, alpha = 1] = numbers(getComputedStyle(e).color)
+    const seen = [r, g, b_].map((v, i) => alpha * v + (1 - alpha) * under[i])
+    const [a, b] = [light(seen), light(under)]
     if ((Math.max(a, b) + .05) / (Math.min(a, b) + .05) < 4.5)
-      faint.add(`${e.tagName} ${e.className}: ${colour} on ${under}`)
+      faint.add(`${e.tagName} ${e.className}: ${getComputedStyle(e).color} on ${under}`)
   }
   return [...faint]
 }"""
@@ -86,48 +87,47 @@ IS_DARK = r"""() => {
   const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/[\d.]+/g).map(Number)
   return r + g + b < 384
 }"""
+# Pictures that are not there, also those further down, which load when one comes near.
+MISSING = """async () => {
+  const all = [...document.querySelectorAll('img')]
+  const load = i => { i.loading = 'eager'; return i.decode().catch(() => null) }
+  await Promise.all(all.map(load))
+  return all.filter(i => !i.naturalWidth).map(i => i.src.slice(0, 80))
+}"""
+HAS_KATEX = "[...document.fonts].some(f => f.family.startsWith('KaTeX') && f.status == 'loaded')"
+LINKS = "all => all.map(a => a.href)"
 
 
 def test_the_site_has_these_pages_and_no_others(site):
-    assert sorted(str(p.relative_to(ROOT / "_docs"))
-                  for p in (ROOT / "_docs").rglob("*.html")) == sorted(PAGES)
+    docs = ROOT / "_docs"
+    assert sorted(p.relative_to(docs).as_posix() for p in docs.rglob("*.html")) == sorted(PAGES)
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page(name, site, page):
     outside = []
+    def stop(route):
+        outside.append(route.request.url)
+        route.abort()
     page.emulate_media(reduced_motion="reduce")  # colours change at once
-    page.route(lambda url: not url.startswith((site, "data:")),
-               lambda route: (outside.append(route.request.url), route.abort()))
+    page.route(lambda url: not url.startswith((site, "data:")), stop)
     page.goto(f"{site}/{name}")
     page.evaluate("document.fonts.ready")
     assert page.title() and page.locator("h1").first.is_visible()
-    links = page.locator("#quarto-sidebar a[href$='.html']").evaluate_all(
-        "all => all.map(a => a.getAttribute('href').split('/').pop())")
-    assert [p.stem for p in LESSONS if f"{p.stem}.html" not in links] == [], (
-        "the sidebar names every lesson")
-    page.locator("img").evaluate_all(
-        """all => Promise.all(all.map(i => {
-             i.loading = 'eager'
-             return i.decode().catch(() => null) }))""")
-    assert page.locator("img").evaluate_all(
-        "all => all.filter(i => !i.naturalWidth).map(i => i.src.slice(0, 80))") == []
+    assert page.evaluate(MISSING) == []
     assert page.evaluate(UNSET) == []
-    if page.locator(".math").count():
-        assert page.evaluate(
-            "[...document.fonts].some(f => f.family.startsWith('KaTeX') && f.status == 'loaded')")
+    if page.locator(".math").count(): assert page.evaluate(HAS_KATEX)
     for width in WIDTHS:
         page.set_viewport_size(dict(width=width, height=844))
-        assert page.evaluate("document.documentElement.scrollWidth") <= width + 1, (
-            f"the page scrolls sideways at {width}")
+        scrolled = page.evaluate("document.documentElement.scrollWidth")
+        assert scrolled <= width + 1, f"the page scrolls sideways at {width}"
         assert page.evaluate(CUT) == [], f"cut off at {width}"
         assert page.evaluate(UNDRAWN) == []
     page.set_viewport_size(dict(width=WIDTHS[0], height=844))
     assert not page.evaluate(IS_DARK) and page.evaluate(FAINT) == []
     page.locator(".quarto-color-scheme-toggle").first.click()
-    page.wait_for_function(
-        f"({IS_DARK})() && document.documentElement.classList.contains('quarto-dark')",
-        timeout=5000)
+    is_quarto_dark = "document.documentElement.classList.contains('quarto-dark')"
+    page.wait_for_function(f"({IS_DARK})() && {is_quarto_dark}", timeout=5000)
     assert page.evaluate(FAINT) == []
     assert outside == [], outside
     assert page.wrong == [], page.wrong
@@ -145,13 +145,12 @@ def test_dark_mode_stays_and_follows_the_visitor(site, browser):
     context.close()
 
 
-@pytest.mark.parametrize("name", [f"nbs/{p.stem}.html" for p in LESSONS])
-def test_folded_solutions_open(name, site, page):
-    page.goto(f"{site}/{name}")
+@each_notebook
+def test_folded_solutions_open(path, site, page):
+    page.goto(f"{site}/{page_of(path)}")
     headers = page.locator(".callout-tip .callout-header")
     bodies = page.locator(".callout-tip .callout-collapse")
-    notebook = (ROOT / "nbs" / f"{Path(name).stem}.ipynb").read_text(encoding="utf-8")
-    folded = notebook.count("::: {.callout-tip collapse=")
+    folded = path.read_text(encoding="utf-8").count("::: {.callout-tip collapse=")
     assert headers.count() == bodies.count() == folded
     for i in range(headers.count()):
         code = bodies.nth(i).locator("pre").first
@@ -171,23 +170,30 @@ def test_search_finds_a_lesson(site, page):
     assert page.locator("h1").first.is_visible()
 
 
-def test_next_and_previous_lead_through_the_whole_course(site, page):
+def test_next_and_previous_lead_through_the_course_and_the_workshop(site, page):
     page.goto(f"{site}/nbs/00_tour.html")
-    listed = page.locator("#quarto-sidebar a[href$='.html']").evaluate_all(
-        "all => all.map(a => a.href)")
-    start, = (i for i, href in enumerate(listed) if href.endswith("nbs/00_tour.html"))
-    course = [href for href in listed[start:] if "/nbs/" in href]
-    assert sorted(Path(href).stem for href in course) == [p.stem for p in LESSONS]
-    def walk(link): # → the lessons on the way, to the last link of its kind or out of the course
+    listed = page.locator("#quarto-sidebar a[href$='.html']").evaluate_all(LINKS)
+    notebooks = [href for href in listed if "/nbs/" in href]
+    assert notebooks[:12] == [f"{site}/{page_of(p)}" for p in SHELVES[0]]
+    assert sorted(notebooks) == sorted(f"{site}/{page_of(p)}" for p in NOTEBOOKS)
+    def walk(link): # → the notebooks on the way, to the last link of its kind or out of them
         seen = [page.url] if "/nbs/" in page.url else []
         while (a := page.locator(link)).count() and "/howto/" not in page.url:
             a.click()
             page.wait_for_load_state() # the links stand at the end of the page
             if "/nbs/" in page.url: seen.append(page.url)
         return seen
-    assert walk(".nav-page-next a") == course
-    page.goto(course[-1])
-    assert walk(".nav-page-previous a") == course[::-1]
+    assert walk(".nav-page-next a") == notebooks
+    page.goto(notebooks[-1])
+    assert walk(".nav-page-previous a") == notebooks[::-1]
+
+
+def test_the_workshop_is_folded_until_one_is_in_it(site, page):
+    def visible(text): return page.locator("#quarto-sidebar a", has_text=text).first.is_visible()
+    page.goto(f"{site}/nbs/02_rope.html")
+    assert visible("03 Grouped-query") and visible("Engine") and not visible("Checkpoints")
+    page.goto(f"{site}/nbs/engine/checkpoint.html")
+    assert visible("Checkpoints") and not visible("Playground")
 
 
 def settings():
@@ -196,32 +202,59 @@ def settings():
     return ini["DEFAULT"]
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
-def test_lesson_leads_to_colab_and_to_its_source(path, site, page):
-    page.goto(f"{site}/nbs/{path.stem}.html")
-    at = "{user}/{repo}/blob/{branch}/nbs/".format(**settings()) + path.name
-    links = page.locator(".lesson-links a").evaluate_all(
-        "all => all.map(a => [a.innerText, a.href])")
+@each_notebook
+def test_notebook_leads_to_colab_and_to_its_source(path, site, page):
+    page.goto(f"{site}/{page_of(path)}")
+    at = "{user}/{repo}/blob/{branch}/".format(**settings()) + path.relative_to(ROOT).as_posix()
+    told = "all => all.map(a => [a.innerText, a.href])"
+    links = page.locator(".lesson-links a").evaluate_all(told)
     assert links == [["Open in Colab", f"https://colab.research.google.com/github/{at}"],
                      ["Source on GitHub", f"https://github.com/{at}"]]
     github = page.locator("nav.navbar a", has_text="GitHub").first
     assert github.get_attribute("href") == settings()["git_url"]
 
 
-def test_reference_names_everything_public(site, page):
+# The reference, and the sources on the pages of the notebooks
+
+def public(module):
+    "The classes and functions of a module's `__all__`, in its order; no methods patched in."
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    exported, = (ast.literal_eval(n.value) for n in tree.body
+                 if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__")
+    defined = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+    return [n.name for n in defined if n.name in exported and "patch" not in ast.dump(n)[-400:]]
+
+
+def test_reference_names_everything_public_and_nothing_else(site, page):
     page.goto(f"{site}/reference/index.html")
-    links = page.locator("main td a").evaluate_all(
-        "all => all.map(a => [a.innerText, a.getAttribute('href')])")
-    rows = dict((href, name) for name, href in links)
-    for module in MODULES:
-        tree = ast.parse(module.read_text(encoding="utf-8"))
-        named = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
-        patched = [n for n in named if any("patch" in ast.dump(d) for d in n.decorator_list)]
-        public = [n for n in named if not n.name.startswith("_") and n not in patched]
-        assert [n.name for n in public
-                if rows.get(f"{module.stem}.html#{n.name}") != n.name] == [], module.stem
+    rows = page.locator("main td a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    wanted = [f"{m.stem}.html#{name}" for m in MODULES for name in public(m)]
+    assert Counter(rows) == Counter(wanted)
+    for m in MODULES:
+        mine = [href for href in rows if href.startswith(f"{m.stem}.html")]
+        assert mine == [href for href in wanted if href.startswith(f"{m.stem}.html")]
     page.goto(f"{site}/reference/loss.html")
-    entry = page.locator("#kd_loss")
-    assert entry.is_visible()
-    assert re.search(r"temperature\s+float\s+2\.0\s+softens both distributions",
-                     page.locator("main").inner_text())
+    assert page.locator("#kd_loss").is_visible()
+    text = page.locator("main").inner_text()
+    assert re.search(r"temperature\s+float\s+2\.0\s+softens both distributions", text)
+    assert "KDLoss(loss: Tensor, kl: Tensor, ce: Tensor)" in text
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.stem)
+def test_reference_of_a_module_has_its_public_names_in_its_order(module, site, page):
+    page.goto(f"{site}/reference/{module.stem}.html")
+    headings = page.locator("main h2").all_inner_texts()
+    assert [h.removeprefix("class ").strip() for h in headings] == public(module)
+    methods = page.locator("main h3").all_inner_texts()
+    assert [m for m in methods if m.rpartition(".")[2].startswith("_")] == []
+    assert "(*args, **kwargs)" not in page.locator("main").inner_text()
+
+
+@each_notebook
+def test_every_source_is_shown_once(path, site, page):
+    page.goto(f"{site}/{page_of(path)}")
+    code = "\n".join(page.locator("main pre").all_inner_texts())
+    module = ROOT / "distill_nb" / (re.sub(r"^\d+_", "", path.stem) + ".py")
+    heads = Counter(re.findall(r"^(?:def|class) (\w+)", code, re.M))
+    assert [name for name in public(module) if heads[name] != 1] == []
+    assert "*args, **kwargs" not in code.replace("\n", " ")

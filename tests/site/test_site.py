@@ -1,15 +1,97 @@
-"What the site's builder checks, and what README shows."
-import subprocess, sys
+"What the site's builder checks, and that sidebar, README, map and folders agree."
+import json, re, subprocess, sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = "nbs", "nbs/engine", "nbs/tools"
+SHELVES = {folder: sorted((ROOT / folder).glob("*.ipynb")) for folder in FOLDERS}
+NOTEBOOKS = [p for shelf in SHELVES.values() for p in shelf]
 
 
 @pytest.fixture(autouse=True)
 def builder(monkeypatch): monkeypatch.syspath_prepend(str(ROOT / ".ci"))
 
+
+def read(name): return (ROOT / name).read_text(encoding="utf-8")
+
+
+def on_shelf(folder, paths): return [p for p in paths if p.rpartition("/")[0] == folder]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_notebook_is_in_the_sidebar_and_in_readme_once_and_in_one_order(folder):
+    sidebar = re.findall(r"href: (nbs/\S+)$", read("_quarto.yml").split("  sidebar:")[1], re.M)
+    table = re.findall(r"^\| \[\w+\]\((nbs/\S+?)\) \|", read("README.md"), re.M)
+    assert on_shelf(folder, sidebar) == on_shelf(folder, table)
+    there = [p.relative_to(ROOT).as_posix() for p in SHELVES[folder]]
+    assert sorted(on_shelf(folder, table)) == there
+
+
+@pytest.mark.parametrize("shelf", ["engine", "tools"])
+def test_the_map_names_the_modules_of_the_workshop_in_the_order_of_the_sidebar(shelf):
+    from distill_nb.tour import _SHELVES
+    small, = (rest for name, _, _, _, _, _, *rest in _SHELVES if name == shelf)
+    listed = re.findall(rf"href: nbs/{shelf}/(\w+)\.ipynb", read("_quarto.yml"))
+    assert " · ".join(small).split(" · ") == listed
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_map_at_the_top_of_a_notebook_is_todays_and_marks_its_place(path):
+    from distill_nb.tour import model_map
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    calls = [c for c in cells if "".join(c["source"]).startswith("model_map(")]
+    here = path.stem[:2] if path.parent.name == "nbs" else path.parent.name
+    marked = [] if here == "00" else [here]
+    assert len(calls) == 1 or not calls and here in ("engine", "tools")
+    for call in calls:
+        assert re.findall(r'"(\w+)"', "".join(call["source"])) == marked
+        assert "".join(call["outputs"][0]["data"]["image/svg+xml"]) == model_map(*marked).data
+
+
+def test_picture_on_readme_is_the_tours():
+    from distill_nb.tour import model_map
+    assert read("site/model_map.svg") == model_map().data + "\n", "README says how it is made"
+    assert "(site/model_map.svg)" in read("README.md")
+
+
+# What nbdev makes of the exported cells, and what becomes of that
+
+def code(source, **rest): return dict(cell_type="code", source=source, outputs=[], **rest)
+
+
+def signature(name, line):
+    shown = dict(data={"text/markdown": f"[source](https://x.example/m.py#L{line})\n\n### {name}"})
+    return dict(cell_type="code", source=f"#| echo: false\nshow_doc({name})", outputs=[shown])
+
+
+def test_a_source_is_shown_once_and_signatures_without_one_come_in_its_order():
+    from sources import show_once
+    source = code("#| code-fold: show\ndef b(): pass\ndef a(): pass\ndef _c(): pass\nclass D: pass")
+    other = dict(cell_type="markdown", source="text")
+    cells = [signature("D", 9), source, signature("a", 8), signature("b", 7), other,
+             signature("y", 12), signature("x", 11), other]
+    heading, *rest = show_once(cells)
+    assert "".join(heading["source"]).endswith("### b, a, D")
+    assert re.findall(r'id="(\w+)"', "".join(heading["source"])) == ["b", "a", "d"]
+    assert rest == [source, other, signature("x", 11), signature("y", 12), other]
+
+
+def test_a_named_tuple_shows_its_fields():
+    from typing import NamedTuple
+    from reference import fields_of
+    class Pair(NamedTuple):
+        first: int # the one
+        second: str = "b"
+    fields = fields_of(Pair, otherwise=None)
+    first, second = fields["first"], fields["second"]
+    assert list(fields) == ["first", "second"]
+    assert (first.anno, first.docment) == (int, "the one")
+    assert (second.anno, second.default, second.docment) == (str, "b", None)
+
+
+# Links and formulas
 
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -18,12 +100,11 @@ def write(path, text):
 
 def test_broken_links_are_told_with_their_page(tmp_path):
     from links import broken_links
-    write(tmp_path / "a.html",
-          '<a href="b/c.html#here">1</a> <a href="b/">2</a> <img src="no.png"> '
-          '<pre><a href="inside-code"></pre> '
-          '<a href="https://elsewhere.example/">3</a>')
-    write(tmp_path / "b/c.html",
-          '<h1 id="here">h</h1> <a href="../a.html">1</a> <a href="#gone">2</a>')
+    write(tmp_path / "a.html", """<a href="b/c.html#here">1</a> <a href="b/">2</a> 
+        <img src="no.png">
+        <pre><a href="inside-code"></pre> <a href="https://elsewhere.example/">3</a>""")
+    write(tmp_path / "b/c.html", """<h1 id="here">h</h1>
+        <a href="../a.html">1</a> <a href="#gone">2</a>""")
     assert sorted(broken_links(tmp_path.resolve())) == [
         "a.html: b/: no such file", "a.html: no.png: no such file",
         "b/c.html: #gone: no such place on the page"]
@@ -32,13 +113,14 @@ def test_broken_links_are_told_with_their_page(tmp_path):
 @pytest.mark.slow
 def test_formula_that_katex_refuses_is_told_with_its_page(tmp_path):
     from formulas import set_formulas
-    write(tmp_path / "sub/good.html",
-          r'<head></head><span class="math inline">\(a &lt; b\)</span>'
-          r'<span class="math display">\[\text{铁} \cdot x^2\]</span>')
-    write(tmp_path / "bad.html", r'<head></head><span class="math inline">\(\frac{1}{\)</span>')
-    write(tmp_path / "doubled.html",
-          r'<head></head><span class="math inline">\(1 - \\sum_j q_j\)</span>')
-    write(tmp_path / "without.html", '<head></head>')
+    inline = r'<span class="math inline">\({}\)</span>'
+    display = r'<span class="math display">\[{}\]</span>'
+    def page(*formulas): return "<head></head>" + "".join(formulas)
+    good = page(inline.format("a &lt; b"), display.format(r"\text{铁} \cdot x^2"))
+    write(tmp_path / "sub/good.html", good)
+    write(tmp_path / "bad.html", page(inline.format(r"\frac{1}{")))
+    write(tmp_path / "doubled.html", page(inline.format(r"1 - \\sum_j q_j")))
+    write(tmp_path / "without.html", page())
     refused, doubled = sorted(set_formulas(tmp_path))
     assert doubled.startswith("doubled.html: a doubled backslash")
     assert refused.startswith("bad.html: ") and r"\frac{1}{" in refused
@@ -46,9 +128,10 @@ def test_formula_that_katex_refuses_is_told_with_its_page(tmp_path):
     assert good.count('class="katex"') == 2 and "katex-error" not in good
     assert '"../site_libs/katex/dist/katex.min.css"' in good
     assert "katex" not in (tmp_path / "without.html").read_text(encoding="utf-8")
-    css = (tmp_path / "site_libs/katex/dist/katex.min.css").read_text(encoding="utf-8")
-    for font in {u.partition(")")[0] for u in css.split("url(")[1:]}:
-        assert (tmp_path / "site_libs/katex/dist" / font).is_file(), font
+    dist = tmp_path / "site_libs/katex/dist"
+    css = (dist / "katex.min.css").read_text(encoding="utf-8")
+    fonts = {u.partition(")")[0] for u in css.split("url(")[1:]}
+    assert fonts and [font for font in fonts if not (dist / font).is_file()] == []
 
 
 def test_without_node_the_builder_says_so_in_one_line(tmp_path):
@@ -56,10 +139,3 @@ def test_without_node_the_builder_says_so_in_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / ".ci",
                           env=dict(PATH=str(tmp_path)), capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "node" in done.stderr
-
-
-def test_picture_on_readme_is_the_tours():
-    from distill_nb.tour import model_map
-    assert (ROOT / "site/model_map.svg").read_text(encoding="utf-8") == model_map().data + "\n", (
-        "README says how it is made")
-    assert "(site/model_map.svg)" in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,5 +1,4 @@
-"""Files that the site takes from npm: only with the pinned hash, only those asked for, and the
-network once."""
+"Files from npm: only with the pinned hash, only those asked for, and the network once."
 import importlib.util, io, subprocess, tarfile
 from pathlib import Path
 
@@ -28,8 +27,8 @@ def npm(tmp_path, monkeypatch):
         def run(self, command, **kwargs):
             self.calls.append(command)
             if not self.returncode:
-                Path(command[command.index("--pack-destination") + 1],
-                     "x-1.0.tgz").write_bytes(packed.read_bytes())
+                folder = Path(command[command.index("--pack-destination") + 1])
+                (folder / "x-1.0.tgz").write_bytes(packed.read_bytes())
             return subprocess.CompletedProcess(command, self.returncode)
     npm = Npm()
     npm.calls = []
@@ -67,11 +66,11 @@ def test_a_damaged_cache_is_fetched_again(npm, tmp_path):
 
 
 def test_what_is_missing_is_named(npm, tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="has no dist/none.js"):
-        vendor.fetch("x", "1.0", npm.integrity, ["dist/a.js", "dist/none.js"], tmp_path / "t")
+    def refused(package, version, files, match):
+        with pytest.raises(SystemExit, match=match):
+            vendor.fetch(package, version, npm.integrity, files, tmp_path / "t")
+    refused("x", "1.0", ["dist/a.js", "dist/none.js"], "has no dist/none.js")
     npm.returncode = 1
-    with pytest.raises(SystemExit, match="did not get y@2.0"):
-        vendor.fetch("y", "2.0", npm.integrity, ["dist/a.js"], tmp_path / "t")
+    refused("y", "2.0", ["dist/a.js"], "did not get y@2.0")
     monkeypatch.setattr(vendor.shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match="npm is not there"):
-        vendor.fetch("y", "2.0", npm.integrity, ["dist/a.js"], tmp_path / "t")
+    refused("y", "2.0", ["dist/a.js"], "npm is not there")
