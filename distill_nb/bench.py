@@ -25,7 +25,9 @@ from unittest import mock
 import psutil, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from .config import BadInput, ModelConfig, TrainingConfig
-from .data import WikiDataset, batches, fast_tokenizer, local_articles, local_files, plain_text, take_mb
+from .data import WikiDataset, _batches as batches
+from .data import _fast_tokenizer as fast_tokenizer, _plain_text as plain_text
+from .sources import local_articles, local_files, take_mb
 from .export import to_llama
 from .generator import TextGenerator
 from .loss import IGNORE, fused_kd_loss

@@ -187,7 +187,7 @@ def prepare(args:Run, before=lambda: None): # → teacher and data; `before` the
     teacher = TeacherModel(args.teacher, device)
     data = run_data(args, teacher.tokenizer)
     if args.teacher_cache and not args.training.alpha: log.info("--teacher-cache is passed over: with alpha 0 the teacher is not asked")
-    elif args.teacher_cache: cache_teacher(teacher, data, args.training.batch_size)
+    elif args.teacher_cache: data = cache_teacher(teacher, data, args.training.batch_size)
     return teacher, data
 
 def train(args:Train):

@@ -6,7 +6,7 @@
 __all__ = ['read_rows', 'Recipe', 'make_recipes', 'study', 'report', 'plot_study']
 
 # %% ../nbs/tools/study.ipynb #cell-02
-import copy, csv, json, logging, math, shutil
+import csv, json, logging, math, shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -90,11 +90,9 @@ def _refuse(name, values, rule):
 # %% ../nbs/tools/study.ipynb #cell-24
 def _less_data(data, share):
     "The same data with a share of the training blocks, taken evenly from all of it."
-    part, n = copy.copy(data), len(data.train)
-    if share == 1: return part
-    kept = max(1, int(n * share))
-    part.train = Subset(data.train, [int(i / share) for i in range(kept)])
-    return part
+    if share == 1: return data
+    kept = max(1, int(len(data.train) * share))
+    return data.with_train(Subset(data.train, [int(i / share) for i in range(kept)]))
 
 def _train_recipe(recipe, seed, teacher, data, config, training, folder,
                   gradient_checkpointing=False, **settings, # of the trainer

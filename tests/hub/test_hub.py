@@ -1,5 +1,5 @@
 "A hub that fails in every way that it can, against the real loading code: the stand-in of tests/hub/rehearsal plays the faults and counts them."
-import hashlib, json, os, pickle, re, signal, subprocess, sys, time
+import hashlib, json, os, pickle, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -9,7 +9,7 @@ from test_rehearsal import Hub, settings
 
 pytestmark = pytest.mark.slow
 
-MODEL, DATA = "org/model", "org/text"
+MODEL, DATA, PLAIN = "org/model", "org/text", "org/plain"
 WEIGHTS, PARQUET = f"GET /{MODEL}/resolve/{'a' * 40}/model.safetensors", f"GET /datasets/{DATA}/resolve/{'a' * 40}/zh"
 KINDS = "429", "500", "reset", "stall", "cut", "wrong"
 GROUPS = 12
@@ -33,7 +33,9 @@ for line in sys.stdin:
     try:
         if what == "tokenizer": result = len(hub.load_pretrained(AutoTokenizer, "MODEL"))
         elif what.startswith("data"):
-            kept = data.WikiDataset("DATA", what[5:] or "zh", sample_mb=1000, seq_len=32, tokenizer=tiny, cache_dir=folder)
+            name = what[5:] or "zh"
+            source = "PLAIN" if name == "default" else "DATA"
+            kept = data.WikiDataset(source, name, sample_mb=1000, seq_len=32, tokenizer=tiny, cache_dir=folder)
             result = [hashlib.sha256(b.tokens.tobytes()).hexdigest() for b in (kept.train, kept.valid)]
         else:
             model = hub.load_pretrained(AutoModelForCausalLM, what)
@@ -67,6 +69,9 @@ def material(teacher_folder, tmp_path_factory):
         path = root / "datasets" / DATA / f"zh/{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.slice(i * 600, 600), path, row_group_size=1200 // GROUPS, write_page_checksum=True, use_dictionary=False)
+    plain = root / "datasets" / PLAIN
+    shutil.copytree(root / "datasets" / DATA / "zh", plain / "data")
+    (plain / "README.md").write_text("---\nlicense: mit\n---\n")
     rows = root / "datasets" / DATA / "rows"
     rows.mkdir()
     (rows / "train-0.jsonl").write_text("\n".join(json.dumps(dict(text=a)) for a in articles), encoding="utf-8")
@@ -77,7 +82,7 @@ class Client:
     "The process of CLIENT: `client(what, folder)`, and what it has written to stderr since."
     def __init__(self, address, folder, prelude=""):
         self.err = folder / "err"
-        code = prelude + CLIENT.replace('"MODEL"', repr(MODEL)).replace('"DATA"', repr(DATA))
+        code = prelude + CLIENT.replace('"MODEL"', repr(MODEL)).replace('"DATA"', repr(DATA)).replace('"PLAIN"', repr(PLAIN))
         self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err.open("w"), text=True,
                                         env=os.environ | settings(address, folder) | dict(HF_HUB_DOWNLOAD_TIMEOUT="1", HF_HUB_ETAG_TIMEOUT="1"))
         assert self.process.stdout.readline() == "ready\n", self.err.read_text()
@@ -190,6 +195,15 @@ def test_data_that_is_not_parquet(hub, client, good, tmp_path):
     assert client("data rows", tmp_path)["result"] == good["data"]["result"] and not list(tmp_path.glob("*.part"))
 
 
+def test_data_whose_card_lists_no_files(hub, client, good, tmp_path):
+    "`datasets` says which files; their row groups come one by one, and what came is not asked for again."
+    hub.play(("500", -1, f"GET /datasets/{PLAIN}/resolve/{'a' * 40}/data/train-00001"))
+    assert "5 tries in vain" in client("data default", tmp_path)["error"]
+    hub.play()
+    assert client("data default", tmp_path)["result"] == good["data"]["result"]
+    assert hub.sent("train-00000") < 70_000 < hub.sent("train-00001"), hub.since()
+
+
 def test_hub_that_knows_no_ranges(hub, client, good, tmp_path):
     "It is asked for the second half and sends all of it."
     hub.play(("cut", 1, WEIGHTS), ("whole", 1, WEIGHTS))
@@ -252,19 +266,19 @@ def test_folder_with_a_malicious_pickle(teacher_folder, train_flags, tmp_path):
     assert not (tmp_path / "it-ran").exists() and not (tmp_path / "run").exists()
 
 
-DIE = "import os, signal, distill_nb.data as data; from pathlib import Path\ndef die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+DIE = "import os, signal, distill_nb.data as data, distill_nb.sources as sources; from pathlib import Path\ndef die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
 POINTS = {
-    "at the list": ("data.row_groups = die", 0),
-    "in the third row group's line": ("""add, n = data.Kept.add, []
+    "at the list": ("sources._row_groups = die", 0),
+    "in the third row group's line": ("""add, n = sources._ArticleLog.add, []
 def half(self, value):
     n.append(value)
     if len(n) < 4: return add(self, value)
     self.file.write(b'0123abcd [0, 2, [half'); self.file.flush(); die()
-data.Kept.add = half""", 2),
+sources._ArticleLog.add = half""", 2),
     "with all text": ("data.split_articles = die", GROUPS),
-    "in the training tokens": ("data.tokenize_to = lambda path, *_: (path.write_bytes(b'half'), die())", GROUPS),
-    "between the two parts": ("tok = data.tokenize_to\ndata.tokenize_to = lambda path, *a: die() if path.name == 'valid.bin' else tok(path, *a)", GROUPS),
-    "before the note": ("data.json.dump = die", GROUPS),
+    "in the training tokens": ("data._tokenize_to = lambda path, *_: (path.write_bytes(b'half'), die())", GROUPS),
+    "between the two parts": ("tok = data._tokenize_to\ndata._tokenize_to = lambda path, *a: die() if path.name == 'valid.bin' else tok(path, *a)", GROUPS),
+    "before the note": ("data.write_file = die", GROUPS),
     "before the rename": ("rename = Path.rename\nPath.rename = die", GROUPS),
     "before the text is removed": ("Path.unlink = die", GROUPS)}
 

@@ -94,19 +94,6 @@ def test_foreign_line_in_the_metrics(line, copy, train_flags):
     assert (copy / "metrics.jsonl").read_bytes().splitlines()[:len(rows)] == rows
 
 
-@pytest.mark.parametrize("spoil",
-                         [lambda f: f.write_bytes(b""), lambda f: f.write_bytes(b"abc"),
-                          lambda f: f.unlink()], ids=["empty", "three bytes", "missing"])
-def test_damaged_tokens_are_made_anew(spoil, run_folder, text_file, tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("DISTILL_NB_CACHE", str(tmp_path))
-    evaluate = ["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]
-    assert main(evaluate) == 0
-    first = capfd.readouterr().out
-    (valid,) = tmp_path.glob("*/valid.bin")
-    spoil(valid)
-    assert main(evaluate) == 0 and capfd.readouterr().out == first
-
-
 def test_going_on_from_an_older_checkpoint_moves_the_newer_ones_aside(long_run, train_flags,
         tmp_path, capfd):
     folder = shutil.copytree(long_run, tmp_path / "run")
@@ -208,17 +195,6 @@ def test_a_terminal_without_chinese(run_folder):
     status, out, err = run("generate", "中国", "--checkpoint", run_folder, "--max-new-tokens", 2,
                            PYTHONIOENCODING="ascii")
     assert status == 0 and out.startswith("??"), err
-
-
-def test_data_named_from_another_folder(train_flags, text_file, tmp_path, monkeypatch):
-    "A run remembers where its data were, not how they were named."
-    (tmp_path / "a").mkdir()
-    shutil.copy(text_file, tmp_path / "a/my.txt")
-    monkeypatch.chdir(tmp_path / "a")
-    assert main([*train_flags, "--dataset", "my.txt", "--checkpoint-dir", "run",
-                 "--max-steps", "2"]) == 0
-    monkeypatch.chdir(tmp_path)
-    assert main(["evaluate", "--checkpoint", "a/run", "--eval-batches", "1"]) == 0
 
 
 def test_validating_before_training_leaves_the_folder_alone(copy, text_file, teacher_folder):
