@@ -41,6 +41,13 @@ def token_bytes(tokenizer, # byte-level BPE, as Qwen's and the tiny one are
     return bytes(BYTES[c] for c in chars) if all(c in BYTES for c in chars) else chars.encode()
 
 # %% ../nbs/10_generator.ipynb #cell-41
+def _cut(logits:Tensor, # [vocab], FP64
+         strategy, top_k, top_p, temperature) -> Tensor:
+    "The logits over the temperature, −inf for what top-k or top-p cuts away."
+    logits = (logits - logits.max()) / temperature # at most 0, so none overflows
+    if strategy == "top_k": return keep_top_k(logits, top_k)
+    return keep_top_p(logits, top_p)
+
 class TextGenerator:
     "Writes on from a prompt with a trained student."
     STRATEGIES = "greedy", "top_k", "top_p"
@@ -65,8 +72,7 @@ class TextGenerator:
         logits = (logits.cpu() if logits.device.type == "mps" else logits).double() # MPS has no FP64
         if not logits.max().isfinite(): raise BadInput("what the model says is not finite (NaN or infinity), so its weights are damaged; give another checkpoint")
         if strategy == "greedy": return logits.argmax().item()
-        logits = (logits - logits.max()) / temperature # the largest is 0, so that no temperature overflows
-        logits = keep_top_k(logits, top_k) if strategy == "top_k" else keep_top_p(logits, top_p)
+        logits = _cut(logits, strategy, top_k, top_p, temperature)
         return torch.multinomial(logits.softmax(-1).cpu(), 1, generator=rng).item()
 
 # %% ../nbs/10_generator.ipynb #cell-41c

@@ -1,13 +1,13 @@
-"What is shipped is what the notebooks make: text and tokenizer byte for byte, the teacher by what it knows."
+"Shipped is what the notebooks make: text and tokenizer to the byte, the teacher by what it knows."
 import csv, json, math
 from pathlib import Path
 
 import pytest
-import torch
+from torch.nn.functional import cross_entropy
 
 from distill_nb.articles import make_articles
 from distill_nb.data import WikiDataset
-from distill_nb.demo import table
+from distill_nb.demo import _table
 from distill_nb.files import ASSETS
 from distill_nb.facts import recall_prompts
 from distill_nb.teacher import TeacherModel
@@ -37,7 +37,8 @@ def test_text(articles):
 
 def test_tokenizer(articles, tmp_path):
     make_tokenizer(articles).save_pretrained(tmp_path)
-    assert (tmp_path / "tokenizer.json").read_bytes() == (ASSETS / "teacher" / "tokenizer.json").read_bytes(), "remake it: see nbs/tools/tiny.ipynb"
+    made, shipped = tmp_path / "tokenizer.json", ASSETS / "teacher/tokenizer.json"
+    assert made.read_bytes() == shipped.read_bytes(), "remake it: see nbs/tools/tiny.ipynb"
 
 
 def test_recall_asks_what_the_text_does_not_say(articles):
@@ -46,51 +47,67 @@ def test_recall_asks_what_the_text_does_not_say(articles):
     assert [p for p, _ in prompts if p in text] == []
 
 
-def test_teacher_knows_its_facts(teacher): assert fact_recall(teacher, teacher.tokenizer) >= LEAST_RECALL
+def test_teacher_knows_its_facts(teacher):
+    assert fact_recall(teacher, teacher.tokenizer) >= LEAST_RECALL
 
 
 def test_teacher_predicts_unseen_articles(teacher):
-    data, total, tokens = WikiDataset("tiny", seq_len=128, tokenizer=teacher.tokenizer), 0.0, 0
+    data = WikiDataset("tiny", seq_len=128, tokenizer=teacher.tokenizer)
+    total, tokens = 0.0, 0
     assert len(data.valid) >= 32
     for i in range(0, len(data.valid), max(1, len(data.valid) // 32)):
-        labels = data.valid[i]["labels"]
-        total += torch.nn.functional.cross_entropy(teacher(data.valid[i]["input_ids"][None])[0].float(), labels, reduction="sum").item()
+        labels, logits = data.valid[i]["labels"], teacher(data.valid[i]["input_ids"][None])[0]
+        total += cross_entropy(logits.float(), labels, reduction="sum").item()
         tokens += len(labels)
     assert total / tokens < LARGEST_LOSS < math.log(len(teacher.tokenizer)) / 4
 
 
 def test_teacher_is_an_ordinary_qwen2(teacher):
     from transformers import AutoModelForCausalLM
-    assert type(AutoModelForCausalLM.from_pretrained(ASSETS / "teacher")).__name__ == "Qwen2ForCausalLM"
-    assert not list((ASSETS / "teacher").glob("*.bin")) and not list((ASSETS / "teacher").glob("*.py"))
+    folder = ASSETS / "teacher"
+    assert type(AutoModelForCausalLM.from_pretrained(folder)).__name__ == "Qwen2ForCausalLM"
+    assert not [p.name for p in folder.iterdir() if p.suffix in (".bin", ".py")]
 
 
 def test_the_readme_shows_what_the_demo_gave():
-    with (ASSETS / "demo_seeds.csv").open() as f: rows = [r for r in csv.DictReader(f) if r["seed"] == "42" and "same work" not in r["model"]]
-    numbers = [dict(model=r["model"], parameters=int(r["parameters"]), **{k: float(r[k]) for k in ("loss", "agreement", "recall")}) for r in rows]
-    assert table(numbers) in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = []
+    with (ASSETS / "demo_seeds.csv").open() as f:
+        for r in csv.DictReader(f):
+            if r["seed"] != "42" or "same work" in r["model"]: continue
+            measured = {k: float(r[k]) for k in ("loss", "agreement", "recall")}
+            rows.append(dict(model=r["model"], parameters=int(r["parameters"]), **measured))
+    assert _table(rows) in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_study_of_caches_is_whole():
     "Three seeds, the same steps for each way, and the KL to the teacher falls in every run."
-    with (ASSETS / "cache_ways.csv").open() as f: rows = list(csv.DictReader(f))
-    runs = {(r["seed"], r["way"]): [] for r in rows}
-    for r in rows: runs[r["seed"], r["way"]].append((int(r["step"]), float(r["kl"]), float(r["ce"])))
-    assert len({seed for seed, _ in runs}) >= 3 and len(runs) == len({s for s, _ in runs}) * len({w for _, w in runs})
+    runs = {}
+    with (ASSETS / "cache_ways.csv").open() as f:
+        for r in csv.DictReader(f):
+            row = int(r["step"]), float(r["kl"]), float(r["ce"])
+            runs.setdefault((r["seed"], r["way"]), []).append(row)
+    seeds, ways = map(set, zip(*runs))
+    assert len(seeds) >= 3 and len(runs) == len(seeds) * len(ways)
     for run in runs.values():
-        assert [step for step, *_ in run] == list(range(50, 601, 50)) and run[-1][1] < run[0][1] / 3 and all(kl < ce for _, kl, ce in run)
-    for name, columns in (("cache_sizes", "temperature tokens top_64 unique_of_50"), ("cache_speed", "size way relative")):
+        assert [step for step, *_ in run] == list(range(50, 601, 50))
+        assert run[-1][1] < run[0][1] / 3 and all(kl < ce for _, kl, ce in run)
+    tables = dict(cache_sizes="temperature tokens top_64 unique_of_50",
+                  cache_speed="size way relative")
+    for name, columns in tables.items():
         assert (ASSETS / f"{name}.csv").read_text().splitlines()[0].split(",") == columns.split()
 
 
 def test_recorded_bench():
-    "Made at full size by the benchmark as it is now, while the machine was quiet; nbs/tools/bench.ipynb says what it shows."
+    "Made at full size by the benchmark as it is now; nbs/tools/bench.ipynb says what it shows."
     from distill_nb.bench import BENCHES, table
     recorded = json.loads((ASSETS / "bench_full.json").read_text(encoding="utf-8"))
-    assert recorded["about"]["machine"] and {"torch", "trl", "liger_kernel"} <= set(recorded["about"]["versions"])
-    assert {"loss", "step", "generate"} <= {name.split(",")[0] for name in recorded["results"]} <= set(BENCHES)
+    about, kinds = recorded["about"], {name.split(",")[0] for name in recorded["results"]}
+    assert about["machine"] and {"torch", "trl", "liger_kernel"} <= set(about["versions"])
+    assert {"loss", "step", "generate"} <= kinds <= set(BENCHES)
     assert "other programs" not in table(recorded["results"])
-    for name in ("loss, FP32", "loss, BF16"): assert {n.split(",")[0] for n in recorded["results"][name]["rows"]} >= {"bare matmuls", "fused_kd_loss", "plain", "TRL", "Liger"}
+    for name in ("loss, FP32", "loss, BF16"):
+        found = {row.split(",")[0] for row in recorded["results"][name]["rows"]}
+        assert found >= {"bare matmuls", "fused_kd_loss", "plain", "TRL", "Liger"}
 
 
 def test_sizes():

@@ -1,4 +1,4 @@
-"The page on which the student writes in the visitor's browser: what it computes is what Python computes, and it asks nobody for anything."
+"The page on which the student writes: it computes what Python computes, and needs nobody."
 import random
 
 import pytest
@@ -10,19 +10,25 @@ from distill_nb.tour import tiny_text
 
 pytestmark = pytest.mark.slow
 
-PROMPTS = """铁的元素符号是 铜的元素符号是 金的 氢 木星 地球是 离太阳最近的行星 长江 黄河流经 四川的省会是 北京 唐朝 秦始皇 宋朝的 三角形的面积 圆周率 老虎 熊猫吃
-下面是一组关于名胜的问答。 今天 1949年 Hydrogen 😀""".split() + ["", " ", "铁\n\n铜 it's  12", "é e\u0301 ½", "铁<|endoftext|>", "唐" * 100]
+PROMPTS = """铁的元素符号是 铜的元素符号是 金的 氢 木星 地球是 离太阳最近的行星 长江 黄河流经 四川的省会是
+北京 唐朝 秦始皇 宋朝的 三角形的面积 圆周率 老虎 熊猫吃 下面是一组关于名胜的问答。 今天 1949年 Hydrogen 😀""".split()
+PROMPTS += ["", " ", "铁\n\n铜 it's  12", "é e\u0301 ½", "铁<|endoftext|>", "唐" * 100]
+GREEDY = "([prompt, length]) => window.student.generate(prompt, {strategy: 'greedy', length})"
 
 
 @pytest.fixture(scope="module")
-def writer(): return TextGenerator(tiny_students()["distilled"], TeacherModel("tiny", "cpu").tokenizer)
+def writer():
+    return TextGenerator(tiny_students()["distilled"], TeacherModel("tiny", "cpu").tokenizer)
 
 
 @pytest.fixture
 def open_page(site, page):
-    "The page, when the student has loaded and written once; a request to anywhere else is refused and noted."
+    "The page, when the student has written once; a request to anywhere else is refused and noted."
     page.outside = []
-    page.route(lambda url: not url.startswith((site, "data:")), lambda route: (page.outside.append(route.request.url), route.abort()))
+    def refuse(route):
+        page.outside.append(route.request.url)
+        route.abort()
+    page.route(lambda url: not url.startswith((site, "data:")), refuse)
     page.goto(f"{site}/try/index.html")
     page.wait_for_function("!document.querySelector('#generate').disabled", timeout=60_000)
     return page
@@ -30,7 +36,13 @@ def open_page(site, page):
 
 def bars(page):
     "What is said of the candidates: (token, how likely, whether it is cut)."
-    return page.locator("#bars tr").evaluate_all("all => all.map(r => [r.cells[0].textContent, r.cells[2].textContent, r.classList.contains('cut')])")
+    row = "[r.cells[0].textContent, r.cells[2].textContent, r.classList.contains('cut')]"
+    return page.locator("#bars tr").evaluate_all(f"all => all.map(r => {row})")
+
+
+def wait_until_written(page, start):
+    page.wait_for_function("""start => !document.querySelector('#generate').disabled
+        && document.querySelector('#text').textContent.startsWith(start)""", arg=start)
 
 
 def slide(page, name, value):
@@ -39,7 +51,7 @@ def slide(page, name, value):
 
 def test_greedy_is_pythons_token_for_token(open_page, writer):
     for prompt in PROMPTS:
-        there = open_page.evaluate("p => window.student.generate(p, {strategy: 'greedy', length: 60})", prompt)
+        there = open_page.evaluate(GREEDY, [prompt, 60])
         assert there["ids"] == list(writer.token_ids(prompt, max_new_tokens=60)), prompt
         assert there["text"] == writer.generate(prompt, max_new_tokens=60), prompt
     assert len(PROMPTS) >= 20
@@ -47,35 +59,53 @@ def test_greedy_is_pythons_token_for_token(open_page, writer):
 
 def test_text_runs_to_the_models_last_place(open_page, writer):
     prompt = "铁的元素符号是"
-    ids = open_page.evaluate("p => window.student.generate(p, {strategy: 'greedy', length: 256})", prompt)["ids"]
+    ids = open_page.evaluate(GREEDY, [prompt, 256])["ids"]
     assert ids == list(writer.token_ids(prompt)) and len(ids) > 100
 
 
 def test_tokenizer_is_pythons_on_the_whole_text(open_page, writer):
-    rng, alphabet = random.Random(0), " \n\t\r  　\u0085\ufeff\u2028'sStTſdmlverea1²½五٣Ⅳ中国。，😀ée\u0301ñß<|>_-.\x00\u200b"
-    texts = tiny_text().split("\n\n") + ["".join(rng.choices(alphabet, k=20)) for _ in range(2000)]
-    texts += ["".join(chr(rng.choice([rng.randrange(0xd800), rng.randrange(0xe000, 0x20000)])) for _ in range(20)) for _ in range(500)]
-    there = open_page.evaluate("async texts => { const out = []; for (const t of texts) out.push(await window.student.encode(t)); return out }", texts)
-    wrong = [t for t, ids in zip(texts, there, strict=True) if ids != writer.tokenizer(t, add_special_tokens=False)["input_ids"]]
+    rng = random.Random(0)
+    few = " \n\t\r  　\u0085\ufeff\u2028'sStTſdmlverea1²½五٣Ⅳ中国。，😀ée\u0301ñß<|>_-.\x00\u200b"
+    anything = [chr(i) for i in range(0x20000) if not 0xd800 <= i < 0xe000]
+    texts = tiny_text().split("\n\n")
+    texts += ["".join(rng.choices(few, k=20)) for _ in range(2000)]
+    texts += ["".join(rng.choices(anything, k=20)) for _ in range(500)]
+    encode = """async texts => {
+        const out = []
+        for (const t of texts) out.push(await window.student.encode(t))
+        return out
+    }"""
+    there = open_page.evaluate(encode, texts)
+    ours = writer.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    wrong = [text for text, a, b in zip(texts, there, ours, strict=True) if a != b]
     assert wrong == [], f"{len(wrong)} texts of {len(texts)}"
 
 
 def test_the_strategies_cut_what_pythons_cut(open_page):
     import torch
-    logits = (torch.randn(4096, generator=torch.Generator().manual_seed(0)) * 3).round(decimals=1) # with ties
-    cut = "([logits, settings]) => import('./student.js').then(m => Array.from(m.cut(Float32Array.from(logits), settings), x => x > -Infinity))"
+    rng = torch.Generator().manual_seed(0)
+    logits = (torch.randn(4096, generator=rng) * 3).round(decimals=1)  # with ties
+    cut = """async ([logits, settings]) => {
+        const m = await import('./student.js')
+        return Array.from(m.cut(Float32Array.from(logits), settings), x => x > -Infinity)
+    }"""
+    def kept_there(**settings): return open_page.evaluate(cut, [logits.tolist(), settings])
     for temperature in (0.3, 1.0, 1.7):
         scaled = (logits.double() - logits.max()) / temperature
         for k in (1, 7, 50, 5000):
-            kept = open_page.evaluate(cut, [logits.tolist(), dict(strategy="top_k", topK=k, temperature=temperature)])
+            kept = kept_there(strategy="top_k", topK=k, temperature=temperature)
             assert kept == keep_top_k(scaled, k).isfinite().tolist()
-        for p in (0.05, 0.5, 0.9, 1.0): # which of equals stays is not said: compare what stays by its value
-            kept = torch.tensor(open_page.evaluate(cut, [logits.tolist(), dict(strategy="top_p", topP=p, temperature=temperature)]))
-            assert scaled[kept].sort().values.tolist() == scaled[keep_top_p(scaled, p).isfinite()].sort().values.tolist()
+        for p in (0.05, 0.5, 0.9, 1.0):  # which of equals stays is not said: compare by value
+            kept = torch.tensor(kept_there(strategy="top_p", topP=p, temperature=temperature))
+            ours = keep_top_p(scaled, p).isfinite()
+            assert sorted(scaled[kept].tolist()) == sorted(scaled[ours].tolist())
 
 
 def test_a_seed_gives_one_text_and_another_seed_another(open_page):
-    def text(seed): return open_page.evaluate("seed => window.student.generate('唐朝', {strategy: 'top_p', topP: 0.9, temperature: 1, length: 40, seed})", seed)["text"]
+    settings = dict(strategy="top_p", topP=0.9, temperature=1, length=40)
+    def text(seed):
+        write = "settings => window.student.generate('唐朝', settings)"
+        return open_page.evaluate(write, settings | dict(seed=seed))["text"]
     assert text(1) == text(1)
     assert len({text(seed) for seed in range(4)}) == 4
 
@@ -96,7 +126,8 @@ def test_sliders_move_the_bars(open_page):
     slide(page, "temperature", 0.1)
     assert float(bars(page)[0][1].removesuffix(" %")) > first + 10
     page.select_option("#strategy", "greedy")
-    assert page.locator("#temperature").is_disabled() and [cut for *_, cut in bars(page)] == [False] + [True] * 11
+    assert page.locator("#temperature").is_disabled()
+    assert [cut for *_, cut in bars(page)] == [False] + [True] * 11
     assert page.wrong == []
 
 
@@ -111,12 +142,14 @@ def test_any_token_can_be_chosen_by_click_and_by_key(open_page, writer):
     page.keyboard.press("ArrowLeft")
     assert [name for name, *_ in bars(page)] != shown
     page.keyboard.press("Home")
-    assert token.first.get_attribute("aria-pressed") == "true" and bars(page) == [] and "nothing before it" in page.text_content("#place")
+    assert token.first.get_attribute("aria-pressed") == "true" and bars(page) == []
+    assert "nothing before it" in page.text_content("#place")
     page.keyboard.press("End")
     assert token.last.get_attribute("aria-pressed") == "true" and len(bars(page)) == 12
     page.keyboard.press("ArrowRight")
     assert token.last.get_attribute("aria-pressed") == "true"
-    assert page.locator("#text .token[tabindex='0']").count() == 1, "one stop of the Tab key, and arrows from there"
+    stops = page.locator("#text .token[tabindex='0']").count()
+    assert stops == 1, "one stop of the Tab key, and arrows from there"
 
 
 def test_the_bars_are_pythons(open_page, writer):
@@ -126,11 +159,13 @@ def test_the_bars_are_pythons(open_page, writer):
     slide(page, "temperature", 1.5)
     page.locator("#text .token", has_text="Fe").first.click()
     ids = writer.tokenizer("铁的元素符号是", return_tensors="pt")["input_ids"]
-    with torch.no_grad(): probs, tokens = (writer.model(ids)[0, -1].double() / 1.5).softmax(-1).topk(4)
+    with torch.no_grad(): logits = writer.model(ids)[0, -1].double()
+    probs, tokens = (logits / 1.5).softmax(-1).topk(4)
     for (name, said, _), p, token in zip(bars(page), probs.tolist(), tokens.tolist()):
         if p < 1e-3: continue
         assert name == writer.tokenizer.decode([token])
-        assert float(said.removesuffix(" %")) == pytest.approx(100 * p, abs=0.01)  # two digits, of sums in another order
+        percent = float(said.removesuffix(" %"))  # two digits, of sums in another order
+        assert percent == pytest.approx(100 * p, abs=0.01)
 
 
 def test_stop_stops(open_page):
@@ -138,11 +173,11 @@ def test_stop_stops(open_page):
     page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", dict(rate=20))
     page.select_option("#strategy", "top_p")
     slide(page, "length", 127)
-    before = page.text_content("#speed")
+    before, speed = page.text_content("#speed"), "document.querySelector('#speed').textContent"
     page.click("#generate")
     page.wait_for_function("document.querySelectorAll('#text .token').length > 5", timeout=60_000)
     page.click("#stop", timeout=10_000)
-    page.wait_for_function("before => document.querySelector('#speed').textContent !== before", arg=before, timeout=60_000)
+    page.wait_for_function(f"before => {speed} !== before", arg=before, timeout=60_000)
     assert "stopped" in page.text_content("#speed") and page.locator("#stop").is_disabled()
     assert 5 < page.locator("#text .token").count() < 120
     assert len(bars(page)) == 12, "what was written can be looked into"
@@ -155,7 +190,7 @@ def test_it_needs_nobody(open_page, site, writer):
     try:
         page.fill("#prompt", "长江😀")
         page.click("#generate")
-        page.wait_for_function("!document.querySelector('#generate').disabled && document.querySelector('#text').textContent.startsWith('长江')")
+        wait_until_written(page, "长江")
         text = "".join(page.locator("#text .token:not(.half)").all_text_contents())
         assert text.rstrip("▏") == "长江😀" + writer.generate("长江😀", max_new_tokens=60)
     finally: page.context.set_offline(False)
@@ -172,17 +207,22 @@ def test_it_answers_before_the_model_has_come(site, page, writer):
     page.wait_for_function("document.querySelector('#loaded').value > 0.3")
     held[0].continue_()
     page.wait_for_function("!document.querySelector('#generate').disabled", timeout=60_000)
-    assert page.locator("#text .token").count() > 40 and page.locator("#text.beforehand").count() == 0
+    assert page.locator("#text .token").count() > 40
+    assert page.locator("#text.beforehand").count() == 0
     assert page.wrong == []
 
 
-@pytest.mark.parametrize("name", ["student.onnx", "ort-wasm-simd-threaded.wasm.gz", "ort.wasm.bundle.min.mjs", "tokenizer.json"])
+FILES = "student.onnx ort-wasm-simd-threaded.wasm.gz ort.wasm.bundle.min.mjs tokenizer.json".split()
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_file_that_does_not_come_is_named(name, site, page):
     page.route(f"**/{name}", lambda route: route.abort())
     page.goto(f"{site}/try/index.html")
     page.wait_for_selector("#status.alert-danger")
     assert name in page.text_content("#status") and page.locator("#generate").is_disabled()
-    assert not [w for w in page.wrong if "net::ERR_FAILED" not in w], "no error beyond the request's own"
+    others = [w for w in page.wrong if "net::ERR_FAILED" not in w]  # than the request's own
+    assert others == []
 
 
 def test_a_browser_without_webassembly_is_told(site, page):
@@ -196,25 +236,30 @@ def test_a_prompt_that_is_too_long_is_told(open_page):
     open_page.fill("#prompt", "唐" * 128)
     open_page.click("#generate")
     open_page.wait_for_selector("#status.alert-danger")
-    assert "128 tokens" in open_page.text_content("#status") and open_page.locator("#generate").is_enabled()
+    assert "128 tokens" in open_page.text_content("#status")
+    assert open_page.locator("#generate").is_enabled()
     open_page.fill("#prompt", "唐")
     open_page.click("#generate")
     open_page.wait_for_function("document.querySelector('#text').textContent.startsWith('唐')")
-    assert open_page.locator("#status.alert-danger").count() == 0, "the next one that works takes the message away"
+    alerts = open_page.locator("#status.alert-danger").count()
+    assert alerts == 0, "the next one that works takes the message away"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_telephone(scheme, site, browser):
-    context = browser.new_context(viewport=dict(width=390, height=844), has_touch=True, color_scheme=scheme)
+    size = dict(width=390, height=844)
+    context = browser.new_context(viewport=size, has_touch=True, color_scheme=scheme)
     page = context.new_page()
     page.goto(f"{site}/try/index.html")
     page.wait_for_function("!document.querySelector('#generate').disabled", timeout=60_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 391, "the page scrolls sideways"
     page.locator("#examples button").nth(4).tap()
-    page.wait_for_function("document.querySelector('#text').textContent.startsWith('唐朝') && !document.querySelector('#generate').disabled")
-    page.locator("#text .token").nth(3).tap()
-    assert page.locator("#text .token").nth(3).get_attribute("aria-pressed") == "true" and len(bars(page)) == 12
-    for part in page.locator("#settings button, #settings select, #settings input, #settings textarea, #text, #bars tr").all():
+    wait_until_written(page, "唐朝")
+    token = page.locator("#text .token").nth(3)
+    token.tap()
+    assert token.get_attribute("aria-pressed") == "true" and len(bars(page)) == 12
+    inputs = ", ".join(f"#settings {kind}" for kind in "button select input textarea".split())
+    for part in page.locator(f"{inputs}, #text, #bars tr").all():
         box = part.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
     assert page.evaluate("document.documentElement.scrollWidth") <= 391
