@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from distill_nb.articles import make_articles
 from distill_nb.data import WikiDataset
-from distill_nb.demo import table
+from distill_nb.demo import _table
 from distill_nb.files import ASSETS
 from distill_nb.facts import recall_prompts
 from distill_nb.teacher import TeacherModel
@@ -76,7 +76,7 @@ def test_the_readme_shows_what_the_demo_gave():
             if r["seed"] != "42" or "same work" in r["model"]: continue
             measured = {k: float(r[k]) for k in ("loss", "agreement", "recall")}
             rows.append(dict(model=r["model"], parameters=int(r["parameters"]), **measured))
-    assert table(rows) in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert _table(rows) in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_study_of_caches_is_whole():
