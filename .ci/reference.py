@@ -1,11 +1,11 @@
-"The page that names everything public, shelf by shelf and module by module."
+"The page that names everything public, shelf by shelf, and what its entries show."
 import inspect, re
 from types import SimpleNamespace
 
 from smalldocs import api
 
 
-def index_page(folder, shelves): # where smalldocs writes the modules' pages; shelf → notebooks
+def index_page(folder, shelves): # where the modules' pages are; shelf → module → its notebook
     "Every class and function with its one line, and a link to its entry."
     lines = ["# Reference", "", "Everything that `distill_nb` exports, made from its docstrings",
         "and the comments beside its parameters.", "Each module is written in a notebook.", ""]
@@ -13,14 +13,12 @@ def index_page(folder, shelves): # where smalldocs writes the modules' pages; sh
     for shelf, notebooks in shelves.items():
         lines += [f"## {shelf}", ""]
         for module, notebook in notebooks.items():
-            mine = [s for s in symbols if s.module == f"distill_nb.{module}"]
-            if not mine: continue
-            lines += [f"### distill_nb.{module}", "",
-                f"{mine[0].summary} [The notebook](../{notebook}).", ""]
-            public = [s for s in mine if s.kind in ("class", "function")]
-            if public: lines += ["| name | what it is for |", "|---|---|"]
-            lines += [f"| [{s.name}]({module}.qmd#{s.name}) | {cell(s.summary)} |" for s in public]
-            lines.append("")
+            about, *names = [s for s in symbols if s.module == f"distill_nb.{module}"]
+            lines += [f"### distill_nb.{module}", ""]
+            lines += [f"{about.summary} [The notebook](../{notebook}).", ""]
+            rows = [f"| [{s.name}]({module}.qmd#{s.name}) | {cell(s.summary)} |"
+                for s in names if s.kind in ("class", "function")]
+            if rows: lines += ["| name | what it is for |", "|---|---|", *rows, ""]
     folder.mkdir(exist_ok=True)
     # a name is found in its notebook, which explains it
     (folder/"_metadata.yml").write_text("search: false\n", encoding="utf-8")
@@ -30,11 +28,17 @@ def index_page(folder, shelves): # where smalldocs writes the modules' pages; sh
 def cell(text): return re.sub(r"([|$])", r"\\\1", text)
 
 
-def show_named_tuples():
-    "smalldocs shows the constructor of a dataclass; let it show that of a NamedTuple too."
-    has_init, docments = api.has_init, api.safe_docments
+def improve_entries():
+    "Three things that smalldocs leaves out, or says twice."
+    has_init, docments, unwrapped = api.has_init, api.safe_docments, api.unwrapped
+    params_table = api.params_table
     api.has_init = lambda klass: is_named_tuple(klass) or has_init(klass)
     api.safe_docments = lambda symbol: fields_of(symbol, docments)
+    # class methods that fastcore patches in keep their function in .f
+    api.unwrapped = lambda o: unwrapped(o.f if type(o).__name__ == "_clsmethod" else o)
+    # a table without a comment would say no more than the signature
+    api.params_table = lambda symbol, module: (params_table(symbol, module)
+        if any(p.docment for p in api.safe_docments(symbol).values()) else "")
 
 
 def is_named_tuple(symbol): return hasattr(symbol, "_fields")

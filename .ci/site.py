@@ -3,6 +3,7 @@
 nbdev runs the cells that document names, smalldocs makes the pages, KaTeX sets the formulas.
 """
 import json, re, runpy, shutil, sys
+from pathlib import Path
 
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
@@ -10,16 +11,13 @@ from smalldocs.site import build
 
 from formulas import set_formulas
 from links import broken_links, settle_names
-from reference import index_page, show_named_tuples
+from reference import improve_entries, index_page
 from sources import show_once
 
 SHELVES = {"The course": "nbs", "Engine": "nbs/engine", "Tools": "nbs/tools"}
+LISTED = re.compile(r"href: (nbs/\S+\.ipynb)")
 NOT_PAGES = (r"^([_.]|distill_nb$|tests$|checkpoints$|runs$|outputs$|exports$|build$|dist$|"
     "venv$|env$)")
-
-
-def notebooks_of(folder, shelves=SHELVES.values()):
-    return [p for shelf in shelves for p in sorted((folder/shelf).glob("*.ipynb"))]
 
 
 def module_of(notebook): return re.sub(r"^\d+_", "", notebook.stem)
@@ -29,7 +27,7 @@ def edit(path, change): # text → text
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def prepare_notebook(path, proc, cfg):
+def prepare_notebook(path, notebooks, proc, cfg):
     """nbdev names the page of nbs/03_gqa.ipynb nbs/gqa.html; smalldocs keeps the notebook's name.
     So drop that wish, and lead links to published pages to the notebooks: these can be checked."""
     nb = json.loads(path.read_text(encoding="utf-8"))
@@ -39,7 +37,7 @@ def prepare_notebook(path, proc, cfg):
     nb["cells"] = show_once(nb["cells"])
     text = json.dumps(nb, ensure_ascii=False, indent=1)
     site = re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/"))
-    for notebook in notebooks_of(proc):
+    for notebook in notebooks:
         name = notebook.relative_to(proc).as_posix()
         page = re.escape(name.replace(notebook.stem, module_of(notebook)).removesuffix(".ipynb"))
         text = re.sub(f"{site}/{page}.html", f"/{name}", text)
@@ -50,12 +48,19 @@ def prepare_notebook(path, proc, cfg):
 
 def prepare(proc, cfg):
     "What smalldocs needs to know beyond what nbdev says."
-    for path in [proc/"index.ipynb", *notebooks_of(proc)]: prepare_notebook(path, proc, cfg)
-    show_named_tuples()
-    index_page(proc/"reference", {title: {module_of(p): p.relative_to(proc).as_posix()
-        for p in notebooks_of(proc, [shelf])} for title, shelf in SHELVES.items()})
+    notebooks = sorted(proc.glob("nbs/**/*.ipynb"))
+    for path in [proc/"index.ipynb", *notebooks]: prepare_notebook(path, notebooks, proc, cfg)
+    quarto = proc/"_quarto.yml"
+    shelves = {title: {} for title in SHELVES} # in the order of the sidebar
+    for name in dict.fromkeys(LISTED.findall(quarto.read_text(encoding="utf-8"))):
+        title, = (t for t, folder in SHELVES.items() if folder == name.rpartition("/")[0])
+        shelves[title][module_of(Path(name))] = name
+    improve_entries()
+    index_page(proc/"reference", shelves)
+    modules = ", ".join(f"reference/{m}.qmd" for shelf in shelves.values() for m in shelf)
+    edit(quarto, lambda text: text.replace("reference/*.qmd", f"[{modules}]"))
     github = re.compile(r"(text: GitHub\s+href: )\S+") # a fork's own
-    edit(proc/"_quarto.yml", lambda text: github.sub(rf"\g<1>{cfg.git_url}", text))
+    edit(quarto, lambda text: github.sub(rf"\g<1>{cfg.git_url}", text))
 
 
 def add_notebook_links(site, cfg):
