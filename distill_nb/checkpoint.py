@@ -16,7 +16,7 @@ from .files import first_line, sha256
 
 # %% ../nbs/engine/checkpoint.ipynb #cell-15
 def take_back_old(folder):
-    "A kill between the two renames of `write_whole` leaves the old folder under another name: give it back its own."
+    "A kill between the two renames of `write_whole` leaves the old folder under another name."
     for old in folder.glob(".old-*"):
         name = old.with_name(old.name.removeprefix(".old-"))
         if not name.exists(): old.rename(name)
@@ -25,8 +25,9 @@ def take_back_old(folder):
 MANIFEST = "manifest.json"
 
 def write_manifest(folder, **noted): # what else it is to say
-    "List the files of `folder`, with size and SHA-256. The last thing to be written into a checkpoint."
-    files = {p.name: dict(size=p.stat().st_size, sha256=sha256(p)) for p in sorted(Path(folder).iterdir()) if p.name != MANIFEST}
+    "List the files of `folder`, with size and SHA-256: the last thing that is written."
+    paths = [p for p in sorted(Path(folder).iterdir()) if p.name != MANIFEST]
+    files = {p.name: dict(size=p.stat().st_size, sha256=sha256(p)) for p in paths}
     (Path(folder) / MANIFEST).write_text(json.dumps(noted | dict(files=files), indent=2))
 
 def read_manifest(folder) -> dict:
@@ -34,8 +35,10 @@ def read_manifest(folder) -> dict:
     if not (Path(folder) / MANIFEST).is_file(): raise FileNotFoundError(f"there is no {MANIFEST}")
     manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
     for name, about in dict(manifest["files"]).items():
-        if name in ("", ".", "..") or "/" in name or os.sep in name: raise ValueError(f"{MANIFEST} names {name!r}, which is no file of this folder")
-        if type(about["size"]) is not int or type(about["sha256"]) is not str: raise ValueError(f"what {MANIFEST} says of {name} is no size and no hash")
+        if name in ("", ".", "..") or "/" in name or os.sep in name:
+            raise ValueError(f"{MANIFEST} names {name!r}, which is no file of this folder")
+        if type(about["size"]) is not int or type(about["sha256"]) is not str:
+            raise ValueError(f"what {MANIFEST} says of {name} is no size and no hash")
     return manifest
 
 # %% ../nbs/engine/checkpoint.ipynb #cell-23
@@ -51,8 +54,10 @@ def check_whole(folder, # a checkpoint
         path, about = Path(folder) / name, files[name]
         size = path.stat().st_size if path.is_file() else None
         if size is None: raise BadInput(f"{name} is missing")
-        if size != about["size"]: raise BadInput(f"{name} has {size:,} bytes, and was written with {about['size']:,}")
-        if thorough and sha256(path) != about["sha256"]: raise BadInput(f"{name} has changed since it was written (its SHA-256 is another one)")
+        if size != about["size"]:
+            raise BadInput(f"{name} has {size:,} bytes, and was written with {about['size']:,}")
+        if thorough and sha256(path) != about["sha256"]:
+            raise BadInput(f"{name} has changed since it was written (its SHA-256 is another one)")
 
 def is_complete(folder): # by names and sizes
     try: check_whole(folder, thorough=False)
@@ -61,7 +66,7 @@ def is_complete(folder): # by names and sizes
 
 # %% ../nbs/engine/checkpoint.ipynb #cell-33
 def read_state(path) -> dict: # written by `torch.save`
-    "Tensors, numbers, text, lists and dictionaries; raises where there is anything else, and runs nothing."
+    "Tensors, numbers, text, lists and dictionaries; raises where there is anything else."
     return torch.load(path, map_location="cpu", weights_only=True)
 
 # %% ../nbs/engine/checkpoint.ipynb #cell-36
@@ -82,12 +87,14 @@ def best_of(found): # checkpoints
     return min(known, key=losses.get, default=None)
 
 def prune(folder, keep:int): # newest ones, beside the best
-    "Remove the others, but only where the newest is proved whole; raises `BadInput` where it is not."
+    "Remove the others, but only where the newest is proved whole."
     for left in Path(folder).glob(".removed-*"): shutil.rmtree(left, ignore_errors=True)
     found = checkpoints(folder)
     try:
         if found: check_whole(found[0])
-    except BadInput as e: raise BadInput(f"{found[0]} cannot be read back as it was written ({e}); the older checkpoints are kept: look at the disk, and go on with --resume") from e
+    except BadInput as e:
+        raise BadInput(f"{found[0]} cannot be read back as it was written ({e}); the older "
+                       "checkpoints are kept: look at the disk, and go on with --resume") from e
     for old in {*found[keep:]} - {best_of(found)}:
         gone = old.rename(old.with_name(f".removed-{old.name}"))
         shutil.rmtree(gone, ignore_errors=True)
@@ -128,7 +135,8 @@ def read_checkpoint(checkpoint) -> dict: # what `trainer.pt` holds
     needed = {*PROGRESS_KEYS, "training_config", "data", "optimizer", "scheduler", "scaler"}
     if lacking := needed.difference(saved):
         raise ValueError(f"trainer.pt lacks {', '.join(sorted(lacking))}")
-    kinds = dict(best_val_loss=float, val_loss=float|None, training_config=dict, data=dict, optimizer=dict)
+    kinds = dict(best_val_loss=float, val_loss=float|None,
+                 training_config=dict, data=dict, optimizer=dict)
     for name, kind in kinds.items():
         if not isinstance(saved[name], kind): raise _odd(name, saved[name])
     for name in ("current_epoch", "epoch_step", "current_step", "blocks_per_step"):
@@ -140,7 +148,7 @@ def read_checkpoint(checkpoint) -> dict: # what `trainer.pt` holds
 def _odd(name, value): return ValueError(f"trainer.pt has a {name} of {str(value)[:40]}")
 
 def find_saved(path, own): # a checkpoint or a folder of them, or None; the run's folder
-    "The newest checkpoint that can be read, and what its `trainer.pt` holds; None, None where there is none yet."
+    "The newest checkpoint that can be read, and its `trainer.pt`; None, None where there is none."
     folder = Path(path or own)
     if path and not folder.is_dir():
         raise BadInput(f"checkpoint {path} does not exist; give a folder that training wrote")
@@ -160,9 +168,11 @@ def step_folder(folder, step): return Path(folder) / f"step-{step:08d}"
 def check_free(folder): # checkpoint_dir of a run that is to start
     "Raise `BadInput` where an earlier run has checkpoints: a fresh one would mix with them."
     if found := checkpoints(folder):
-        raise BadInput(f"checkpoint_dir={folder} already holds a run, up to {found[0].name}; go on with --resume, or give another --checkpoint-dir")
+        raise BadInput(f"checkpoint_dir={folder} already holds a run, up to {found[0].name}; "
+                       "go on with --resume, or give another --checkpoint-dir")
 
 def check_branch(checkpoint, folder): # to go on from, and checkpoint_dir
     "Raise `BadInput` where going on from another run would mix with the one in `folder`."
     if checkpoint.resolve().parent != folder.resolve() and (found := checkpoints(folder)):
-        raise BadInput(f"checkpoint_dir={folder} already holds {found[0].name}, and going on from {checkpoint} would mix with it; give another --checkpoint-dir")
+        raise BadInput(f"checkpoint_dir={folder} already holds {found[0].name}, and going on from "
+                       f"{checkpoint} would mix with it; give another --checkpoint-dir")
