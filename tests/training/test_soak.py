@@ -1,11 +1,11 @@
 """One training run, killed again and again at moments that nobody chose, ends as if nothing had
 happened."""
-import collections, random, signal, time
+import collections, contextlib, random, signal, time
 
 import pytest
 
 from distill_nb.checkpoint import checkpoints
-from distill_nb.verify import being_written, differing, read_result, until
+from distill_nb.verify import _differing as differing, _read_result as read_result
 from zygote import Zygote
 
 pytestmark = pytest.mark.slow
@@ -21,12 +21,18 @@ def started(process):
 
 
 def soon(happened, process):
-    "`until`, and a process that hangs is told."
+    "Wait until `happened()` or the process has ended; one that hangs is told."
     end = time.monotonic() + MOST
-    def in_time():
+    while process.poll() is None and not happened():
         assert time.monotonic() < end, f"it did not happen in {MOST} s: {process.err}"
-        return happened()
-    return until(in_time, process)
+        time.sleep(0.001)
+
+
+def being_written(folder, since):
+    "The checkpoint that is being written, or None."
+    with contextlib.suppress(FileNotFoundError):  # renamed while we look
+        for path in folder.glob(".making-step-*"):
+            if path.stat().st_mtime > since: return path
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +59,8 @@ def undisturbed(zygote, flags, tmp_path_factory):
 def among_its_files(folder, born, files):
     "Is a checkpoint being written, with so many files in it already?"
     making = being_written(folder, born)
-    try: return making is not None and len(list(making.iterdir())) >= files
-    except FileNotFoundError: return False
+    with contextlib.suppress(FileNotFoundError):
+        return making is not None and len(list(making.iterdir())) >= files
 
 
 def wait_for_a_moment(rng, process, folder, born, loading, step):
