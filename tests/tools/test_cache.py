@@ -288,14 +288,17 @@ def test_stale_on_the_command_line(train_flags, tmp_path, capfd, monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_that_train_together(train_flags, tmp_path):
+    "The same bits with the cache, which one of them fills, and with activations computed again."
     script = tmp_path / "distill.py"
     script.write_text("import sys\nfrom distill_nb.cli import main\nsys.exit(main())\n")
     launch = [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2".split(),
               str(script)]
     flags, cache_dir = [*train_flags, *EPOCHS, "--max-steps", 12], str(tmp_path / "cache")
-    for name, flag in (("online", []), ("cached", ["--teacher-cache"])):
-        status, _, err = run(*flags, "--checkpoint-dir", tmp_path / name, *flag,
+    for name, more in (("plain", []), ("both", ["--teacher-cache", "--gradient-checkpointing"])):
+        status, _, err = run(*flags, "--checkpoint-dir", tmp_path / name, *more,
                              command=launch, DISTILL_NB_CACHE=cache_dir)
         assert status == 0, err
     assert err.count("asking the teacher about") <= 1
-    assert rows(tmp_path / "cached") == rows(tmp_path / "online")
+    assert rows(tmp_path / "both") == rows(tmp_path / "plain")
+    ours, theirs = (weights(tmp_path / name / "step-00000012") for name in ("both", "plain"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in theirs)

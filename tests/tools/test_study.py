@@ -1,4 +1,5 @@
-"The study as one command: every way is trained once, whatever stops it, and bad settings are refused before anything is."
+"""The study as one command: every way is trained once, whatever stops it, and bad settings are
+refused before anything is."""
 import csv
 
 import pytest
@@ -8,7 +9,8 @@ from distill_nb.cli import main
 
 @pytest.fixture
 def flags(train_flags, tmp_path):
-    few = ["--alphas", "0.5", "--temperatures", "1", "2", "--seeds", "2", "--out", str(tmp_path / "study")]
+    few = ["--alphas", "0.5", "--temperatures", "1", "2", "--seeds", "2",
+           "--out", str(tmp_path / "study")]
     return ["study", *train_flags[1:], "--max-steps", "3", *few]
 
 
@@ -19,10 +21,13 @@ def test_study(flags, tmp_path, capfd):
     assert main(flags) == 0
     out, _ = capfd.readouterr()
     ways = {(r["alpha"], r["temperature"], r["steps"]) for r in rows(tmp_path)}
-    assert len(rows(tmp_path)) == 8 and len(ways) == 4, "labels only for as many steps and for as much work, two taught ways; two seeds of each"
-    assert "labels only, 3 steps" in out and "alpha 0.5, T=2, 3 steps" in out and "on all 2 seeds" in out or "not decided" in out
+    assert len(rows(tmp_path)) == 8 and len(ways) == 4, (
+        "labels only for as many steps and for as much work, two taught ways; two seeds of each")
+    assert ("labels only, 3 steps" in out and "alpha 0.5, T=2, 3 steps" in out
+            and "on all 2 seeds" in out or "not decided" in out)
     assert (tmp_path / "study/study.png").read_bytes().startswith(b"\x89PNG")
-    assert not list(tmp_path.glob("study/*/step-*")), "a finished training leaves its metrics, not its checkpoints"
+    assert not list(tmp_path.glob("study/*/step-*")), (
+        "a finished training leaves its metrics, not its checkpoints")
     assert all((p / "metrics.jsonl").exists() for p in (tmp_path / "study").iterdir() if p.is_dir())
 
 
@@ -46,5 +51,6 @@ def test_study_refuses_other_settings(flags, tmp_path, capfd):
     assert main(flags) == 0
     before = (tmp_path / "study/results.csv").read_bytes()
     assert main([*flags, "--learning-rate", "0.01"]) == 2
-    assert "holds a study with other settings (training); give another --out" in capfd.readouterr().err
+    told = "holds a study with other settings (training); give another --out"
+    assert told in capfd.readouterr().err
     assert (tmp_path / "study/results.csv").read_bytes() == before
