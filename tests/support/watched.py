@@ -1,9 +1,10 @@
 """`distill_nb` as one of several processes that keeps a diary: `watched.py DIARY COMMAND …`
 
-Its files in DIARY: pid.RANK, blocks.RANK (a line a step: the blocks that it trained on), written.RANK (what it wrote under the run's folder),
-kept.RANK (how many of the student's weights it keeps).
-With $SECONDS_A_STEP no step is shorter, so that there is time to stop it. With $FSDP_ON_CPU Accelerate believes that the CPU is a card that FSDP can use:
-left to itself it passes over FSDP on a CPU without a word.
+Its files in DIARY: pid.RANK, blocks.RANK (a line a step: the blocks that it trained on),
+written.RANK (what it wrote under the run's folder), kept.RANK (how many of the student's
+weights it keeps). With $SECONDS_A_STEP no step is shorter, so that there is time to stop it.
+With $FSDP_ON_CPU Accelerate believes that the CPU is a card that FSDP can use: left to itself
+it passes over FSDP on a CPU without a word.
 """
 import json, os, sys, time
 from pathlib import Path
@@ -17,13 +18,18 @@ def note(kind, value):
 
 
 def wrote(path):
-    if isinstance(path, (str, bytes, os.PathLike)) and os.path.abspath(os.fsdecode(path)).startswith(run): note("written", os.path.abspath(os.fsdecode(path)))
+    if not isinstance(path, (str, bytes, os.PathLike)): return
+    path = os.path.abspath(os.fsdecode(path))
+    if path.startswith(run): note("written", path)
 
 
 def hook(event, args):
     "What Python does to files."
-    if event == "open" and (set(args[1] or "") & set("wax+") or args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)): wrote(args[0])
-    elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"): wrote(args[0])
+    if event == "open" and (set(args[1] or "") & set("wax+")
+                            or args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+        wrote(args[0])
+    elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"):
+        wrote(args[0])
     elif event in ("os.rename", "os.link", "os.symlink"): wrote(args[0]), wrote(args[1])
 
 
@@ -42,9 +48,11 @@ if "FSDP_ON_CPU" in os.environ:
     from accelerate.state import DistributedType, PartialState
     init = PartialState.__init__
     PartialState.__init__ = lambda self, cpu=False, **kwargs: init(self, **kwargs)
-    PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    several = "gloo", DistributedType.MULTI_GPU
+    PartialState._prepare_backend = lambda self, *args, **kwargs: several
 import safetensors.torch, torch
-torch.save, safetensors.torch.serialize_file = told(torch.save, 1), told(safetensors.torch.serialize_file, 1)
+torch.save = told(torch.save, 1)
+safetensors.torch.serialize_file = told(safetensors.torch.serialize_file, 1)
 from distill_nb.cli import main
 from distill_nb.trainer import DistillationTrainer as Trainer
 
@@ -54,9 +62,11 @@ number = {}  # of each block
 def watch(trainer):
     "A hook."
     blocks, place = trainer.data.train, trainer.place
-    if not number: number.update({blocks[i]["input_ids"].numpy().tobytes(): i for i in range(len(blocks))})
+    if not number:
+        number.update({blocks[i]["input_ids"].numpy().tobytes(): i for i in range(len(blocks))})
     if not (diary / f"kept.{rank}").exists():
-        note("kept", sum(getattr(p, "_local_tensor", p).numel() for p in trainer.student.parameters()))
+        note("kept", sum(getattr(p, "_local_tensor", p).numel()
+                         for p in trainer.student.parameters()))
     seen = [number[ids.numpy().tobytes()] for b in trainer.watch.batches for ids in b["input_ids"]]
     note("blocks", dict(epoch=place.epoch, step=place.step - 1, blocks=seen))
     time.sleep(float(os.environ.get("SECONDS_A_STEP", 0)))

@@ -1,4 +1,5 @@
-"`distill_nb verify-resume` says yes to the trainer as it is, no to one that forgets something, and leaves nothing behind."
+"""`distill_nb verify-resume` says yes to the trainer as it is, no to one that forgets
+something, and leaves nothing behind."""
 import os, signal
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,9 +16,11 @@ slow = pytest.mark.slow
 EVERY = 6  # steps between checkpoints, of 24
 
 
-@pytest.mark.parametrize("settings", [
-    Train(), Train.preset_default("tiny"),
-    Train(ModelConfig.tiny(dropout=0.1), TrainingConfig.tiny(alpha=1e-7), seed=0, max_steps=3, gradient_checkpointing=True, device="cpu", teacher="a folder/x")])
+@pytest.mark.parametrize("settings",
+                         [Train(), Train.preset_default("tiny"),
+                          Train(ModelConfig.tiny(dropout=0.1), TrainingConfig.tiny(alpha=1e-7),
+                                seed=0, max_steps=3, gradient_checkpointing=True, device="cpu",
+                                teacher="a folder/x")])
 def test_the_flags_of_settings_give_these_settings(settings):
     assert parse("train", flags_of(settings)) == settings
     other = replace(settings, training=replace(settings.training, checkpoint_dir="elsewhere"))
@@ -27,7 +30,8 @@ def test_the_flags_of_settings_give_these_settings(settings):
 def test_room_is_asked_for_where_the_run_will_be(tmp_path, monkeypatch):
     assert room_for(tmp_path / "not" / "yet" / "there", ModelConfig.tiny()) == tmp_path
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000_000))
-    with pytest.raises(BadInput, match=r"takes 0\.13 GB, and .* has 0\.01 GB free; make room"): room_for(tmp_path / "run", ModelConfig.tiny())
+    with pytest.raises(BadInput, match=r"takes 0\.13 GB, and .* has 0\.01 GB free; make room"):
+        room_for(tmp_path / "run", ModelConfig.tiny())
 
 
 # A trainer that forgets what the variable FORGET names, as soon as it goes on from a checkpoint.
@@ -57,12 +61,16 @@ DistillationTrainer.resume = resume
 def zygote(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forgetful")
     (folder / "sitecustomize.py").write_text(FORGETFUL)
-    with Zygote(PYTHONPATH=os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))) as zygote: yield zygote
+    with Zygote(PYTHONPATH=os.pathsep.join(
+            filter(None, [str(folder), os.environ.get("PYTHONPATH")]))) as zygote:
+        yield zygote
 
 
 def starter(zygote, train_flags, forget=""):
-    flags = [*train_flags, "--max-steps", 4 * EVERY, "--batch-size", 8, "--save-interval", EVERY, "--eval-interval", EVERY, "--dropout", 0.1]
-    return lambda folder: zygote.start(*flags, "--checkpoint-dir", folder, *(["--resume"] if folder.exists() else []), FORGET=forget)
+    flags = [*train_flags, "--max-steps", 4 * EVERY, "--batch-size", 8,
+             "--save-interval", EVERY, "--eval-interval", EVERY, "--dropout", 0.1]
+    return lambda folder: zygote.start(*flags, "--checkpoint-dir", folder,
+                                       *(["--resume"] if folder.exists() else []), FORGET=forget)
 
 
 @slow
@@ -71,30 +79,41 @@ def test_the_trainer_as_it_is(zygote, train_flags, tmp_path):
     verify_resume(starter(zygote, train_flags), tmp_path, EVERY, say=said.append)
     print("\n".join(["", *said]))
     assert said[-1] == "the same to the last bit"
-    assert [next((word for word in ("SIGKILL", "SIGTERM", "left alone") if word in what), what) for what in said[:5]] == ["left alone", "SIGKILL", "SIGKILL", "SIGTERM", "left alone"]
+    assert [next((word for word in ("SIGKILL", "SIGTERM", "left alone") if word in what), what)
+            for what in said[:5]] == ["left alone", "SIGKILL", "SIGKILL", "SIGTERM", "left alone"]
 
 
 @slow
-@pytest.mark.parametrize("forget, first", [("optimizer", r"step \d+\.0\.\w+ differs"), ("place", r"step \d+\.0\.\w+ differs"), ("seed", r"step \d+\.0\.\w+ differs"),
-                                           ("schedule", r"step \d+\.0\.lr differs"), ("metrics", r"step \d+\.\d\.\w+ is only in the undisturbed run")])
+@pytest.mark.parametrize("forget, first",
+                         [("optimizer", r"step \d+\.0\.\w+ differs"),
+                          ("place", r"step \d+\.0\.\w+ differs"),
+                          ("seed", r"step \d+\.0\.\w+ differs"),
+                          ("schedule", r"step \d+\.0\.lr differs"),
+                          ("metrics", r"step \d+\.\d\.\w+ is only in the undisturbed run")])
 def test_a_trainer_that_forgets(forget, first, zygote, train_flags, tmp_path):
-    with pytest.raises(NotTheSame, match=r"metrics\." + first) as told: verify_resume(starter(zygote, train_flags, forget), tmp_path, EVERY, say=lambda _: None)
+    with pytest.raises(NotTheSame, match=r"metrics\." + first) as told:
+        verify_resume(starter(zygote, train_flags, forget), tmp_path, EVERY, say=lambda _: None)
     print(f"\n{forget}: {told.value}")
 
 
 @slow
 def test_a_best_loss_that_is_forgotten_shows_only_where_it_matters(zygote, train_flags, tmp_path):
-    "In a short run every validation is the best so far, so infinity in its place changes nothing, as the notebook on resuming says; zero does."
-    verify_resume(starter(zygote, train_flags, "best"), tmp_path / "infinity", EVERY, say=lambda _: None)
+    """In a short run every validation is the best so far, so infinity in its place changes
+    nothing, as the notebook on resuming says; zero does."""
+    verify_resume(starter(zygote, train_flags, "best"), tmp_path / "infinity", EVERY,
+                  say=lambda _: None)
     with pytest.raises(NotTheSame, match=r"trainer\.best_val_loss differs, 0.0 instead of"):
-        verify_resume(starter(zygote, train_flags, "best, which is 0"), tmp_path / "zero", EVERY, say=lambda _: None)
+        verify_resume(starter(zygote, train_flags, "best, which is 0"), tmp_path / "zero",
+                      EVERY, say=lambda _: None)
 
 
 @slow
 def test_the_command(train_flags, tmp_path):
-    status, out, err = run("verify-resume", *train_flags[1:], "--max-steps", 12, "--checkpoint-dir", tmp_path / "run")
+    status, out, err = run("verify-resume", *train_flags[1:], "--max-steps", 12,
+                           "--checkpoint-dir", tmp_path / "run")
     assert status == 0 and not err, err
-    assert out.splitlines()[-1] == "the same to the last bit" and "SIGKILL" in out and "SIGTERM" in out
+    assert out.splitlines()[-1] == "the same to the last bit" and "SIGKILL" in out
+    assert "SIGTERM" in out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,14 +121,18 @@ def test_the_command(train_flags, tmp_path):
 def test_the_command_says_no(train_flags, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(FORGETFUL)
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    status, out, err = run("verify-resume", *train_flags[1:], "--max-steps", 12, "--checkpoint-dir", tmp_path / "runs/one", FORGET="optimizer", PYTHONPATH=path)
-    assert status == 1 and err.count("\n") == 1 and err.startswith("distill_nb: not the same: metrics.step "), err
+    status, out, err = run("verify-resume", *train_flags[1:], "--max-steps", 12,
+                           "--checkpoint-dir", tmp_path / "runs/one", FORGET="optimizer",
+                           PYTHONPATH=path)
+    assert status == 1 and err.count("\n") == 1 and err.startswith(
+        "distill_nb: not the same: metrics.step "), err
     assert [p.name for p in tmp_path.iterdir() if p.name != "__pycache__"] == ["sitecustomize.py"]
 
 
 @slow
 def test_what_is_wrong_with_the_run_is_told_as_by_train(train_flags, tmp_path):
-    status, _, err = run("verify-resume", *train_flags[1:], "--vocab-size", 8, "--max-steps", 12, "--checkpoint-dir", tmp_path / "run")
+    status, _, err = run("verify-resume", *train_flags[1:], "--vocab-size", 8,
+                         "--max-steps", 12, "--checkpoint-dir", tmp_path / "run")
     assert status == 2 and err.count("\n") == 1 and "vocab_size=8 is less than" in err, err
     assert list(tmp_path.iterdir()) == []
 
@@ -117,13 +140,17 @@ def test_what_is_wrong_with_the_run_is_told_as_by_train(train_flags, tmp_path):
 @slow
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_it_leaves_no_process_and_no_folder(number, status, train_flags, tmp_path):
-    def running(): return [p for p in os.listdir("/proc") if p.isdecimal() and str(tmp_path).encode() in read(f"/proc/{p}/cmdline")]
-    process = start("verify-resume", *train_flags[1:], "--max-steps", 3000, "--checkpoint-dir", tmp_path / "run")
+    def running():
+        return [p for p in os.listdir("/proc") if p.isdecimal()
+                and str(tmp_path).encode() in read(f"/proc/{p}/cmdline")]
+    process = start("verify-resume", *train_flags[1:], "--max-steps", 3000,
+                    "--checkpoint-dir", tmp_path / "run")
     wait_until(lambda: list(tmp_path.glob(".verify-resume-*/undisturbed/metrics.jsonl")), process)
     assert len(running()) == 2
     process.send_signal(number)
     ended, _, err = finish(process)
-    assert ended == status and "Traceback" not in err and running() == [] and list(tmp_path.iterdir()) == []
+    assert ended == status and "Traceback" not in err and running() == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def read(path):

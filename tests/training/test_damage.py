@@ -1,12 +1,13 @@
 """Runs that are damaged, mixed up or cut short, full disks, odd environments: one line, and
 nothing that was whole is lost."""
-import json, os, pty, resource, shutil, subprocess, sys
+import json, os, pty, random, resource, shutil, subprocess, sys
 
 import pytest
 from shell import COMMAND, metrics, refused, run, snapshot, steps
 
-from distill_nb.checkpoint import write_manifest
+from distill_nb.checkpoint import check_whole, write_manifest
 from distill_nb.cli import main
+from distill_nb.config import BadInput
 
 
 @pytest.fixture
@@ -75,6 +76,19 @@ def test_damaged_newest_checkpoint_is_passed_over(name, content, long_run, train
     err = capfd.readouterr().err
     assert "step-00000010 cannot be read" in err
     assert f"going on from {folder}/step-00000008" in err and "Traceback" not in err
+
+
+def test_a_single_bit_is_noticed(copy):
+    folder, rng = copy / "step-00000010", random.Random(0)
+    for name in ("model.safetensors", "trainer.pt", "config.json", "tokenizer.json"):
+        good = (folder / name).read_bytes()
+        for place in rng.sample(range(8 * len(good)), 5):
+            spoilt = bytearray(good)
+            spoilt[place // 8] ^= 1 << place % 8
+            (folder / name).write_bytes(spoilt)
+            with pytest.raises(BadInput, match=f"{name} has changed"): check_whole(folder)
+        (folder / name).write_bytes(good)
+        check_whole(folder)
 
 
 def test_weights_of_another_model_under_the_same_settings(copy, train_flags, capfd):
