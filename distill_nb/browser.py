@@ -25,7 +25,7 @@ class Graph:
 
     def __getattr__(self, op):
         if not op[0].isupper(): raise AttributeError(op)
-        def add(*inputs, results=1, name=None, **attributes): # `name` of a single result
+        def add(*inputs, results=1, name=None, **attributes): # `name` of one result
             made_up = f"{op}_{len(self.nodes)}"
             names = [name or made_up]
             if results > 1: names = [f"{made_up}_{i}" for i in range(results)]
@@ -38,8 +38,8 @@ _OPSET = 23 # the first with RMSNormalization, RotaryEmbedding and Attention
 _FLOAT, _INT64 = 1, 7 # ONNX's numbers for these types
 
 def _onnx_model(g:Graph, inputs:dict, outputs:dict): # name → (type, shape)
-    """The graph as an `onnx.ModelProto`, checked; a length that may change has a name in
-    its shape. Raises `BadInput` where the package onnx is missing."""
+    """The graph as an `onnx.ModelProto`, checked; a length that may change has a name
+    in its shape. Raises `BadInput` where the package onnx is missing."""
     try: import onnx
     except ImportError as e:
         raise BadInput("the package onnx is not there, and the file cannot be written "
@@ -52,7 +52,8 @@ def _onnx_model(g:Graph, inputs:dict, outputs:dict): # name → (type, shape)
              for op, names_in, names_out, attributes in g.nodes]
     constants = [numpy_helper.from_array(x.contiguous().numpy(), name)
                  for name, x in g.constants.items()]
-    graph = helper.make_graph(nodes, "student", infos(inputs), infos(outputs), constants)
+    ends = infos(inputs), infos(outputs)
+    graph = helper.make_graph(nodes, "student", *ends, constants)
     opset = helper.make_opsetid("", _OPSET)
     # in the oldest format that has it, which most programs read
     model = helper.make_model_gen_version(graph, opset_imports=[opset])
@@ -106,15 +107,16 @@ def _positions(g:Graph): # name of [1, new]
     return g.Unsqueeze(numbers, g.constant("first", [0]))
 
 def student_graph(student:StudentModel) -> Graph:
-    """One step: `ids` [1, new] and `past` in, `logits` [1, new, vocab] and `present` out;
-    past and present are [2·layers, kv_heads, tokens, head_dim]."""
+    """One step: `ids` [1, new] and `past` in, `logits` [1, new, vocab] and `present`
+    out; past and present are [2·layers, kv_heads, tokens, head_dim]."""
     c, g = student.config, Graph()
     for name, w in student.named_parameters(): # the head is the embedding
         _add_weight(g, name, w.detach().float().cpu())
     positions = _positions(g)
     cos, sin = student.rope(torch.arange(c.max_seq_len))
     half = c.head_dim // 2 # the other one repeats it
-    rope = [g.constant("cos", cos[:, :half]), g.constant("sin", sin[:, :half]), positions]
+    cos, sin = g.constant("cos", cos[:, :half]), g.constant("sin", sin[:, :half])
+    rope = [cos, sin, positions]
     n = 2 * c.num_layers
     kv = g.Split("past", num_outputs=n, results=n)
     x = g.Gather("embedding.weight", "ids")

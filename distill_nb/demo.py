@@ -57,7 +57,7 @@ def _train_tiny(alpha, # 0: labels only
 # %% ../nbs/tools/demo.ipynb #cell-21
 def _plot_curves(trainers:dict, # name → finished trainer
                  path=None):    # PNG to write
-    "Cross-entropy on the labels, in training and validation: it compares across alphas."
+    "Cross-entropy on the labels, which compares across alphas, over the steps."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(7, 4), layout="constrained")
     ax = fig.subplots()
@@ -131,7 +131,7 @@ def demo(
     progress:bool=True, # bars while training
 ) -> list[dict]: # rows of the table
     "Train a tiny student on labels alone and with a teacher; say what that was worth."
-    make_accelerator(device) # names a device that is not there before anything is written
+    make_accelerator(device) # names a device that is not there, before it writes
     out = new_folder(out) if out else free_folder("runs/demo")
     teacher = TeacherModel("tiny", device)
     data = WikiDataset("tiny", seq_len=ModelConfig.tiny().max_seq_len)

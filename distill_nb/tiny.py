@@ -100,7 +100,7 @@ _PRETRAINING = TrainingConfig(
     alpha=0.0)
 
 def new_teacher(config:ModelConfig=_TEACHER, seed:int=42) -> nn.Module:
-    "A `Qwen2ForCausalLM` that knows nothing yet, with what the trainer asks of a student."
+    "A `Qwen2ForCausalLM` that knows nothing yet, as the trainer wants a student."
     from transformers import Qwen2Config, Qwen2ForCausalLM
     torch.manual_seed(seed)
     qwen2 = Qwen2Config(
@@ -115,9 +115,10 @@ def new_teacher(config:ModelConfig=_TEACHER, seed:int=42) -> nn.Module:
 # %% ../nbs/tools/tiny.ipynb #cell-57
 def _set_exam(trainer): # a hook: called after every step
     "Where the step ended with a validation, count the facts that are known as well."
-    row = trainer.meter.history[-1] if trainer.meter.history else {}
-    if "valid" not in row: return
-    row["valid"]["fact_recall"] = fact_recall(trainer.student.eval(), trainer.data.tokenizer)
+    newest = trainer.meter.history[-1] if trainer.meter.history else {}
+    if "valid" not in newest or newest["step"] != trainer.place.step: return
+    recall = fact_recall(trainer.student.eval(), trainer.data.tokenizer)
+    newest["valid"]["fact_recall"] = recall
     trainer.student.train()
 
 # %% ../nbs/tools/tiny.ipynb #cell-58

@@ -21,14 +21,15 @@ from .teacher import TeacherModel
 
 # %% ../nbs/tools/writers.ipynb #writers-teacher
 class _CachedTeacher:
-    "A teacher with what `TextGenerator` asks of a student; its cache is renamed in 5.24."
+    "A teacher with what `TextGenerator` asks of a student."
     def __init__(self, teacher:TeacherModel):
         self.teacher, self.head_weight = teacher, teacher.head_weight
         longest = getattr(teacher.model.config, "max_position_embeddings", None) or 2048
         vocab_size = len(teacher.head_weight)
         self.config = SimpleNamespace(vocab_size=vocab_size, max_seq_len=longest)
         known = signature(teacher.model.base_model.forward).parameters
-        self.cache_name = "cache" if "cache" in known else "past_key_values"
+        self.cache_name = "past_key_values" # before transformers 5.24
+        if "cache" in known: self.cache_name = "cache"
 
     def eval(self): return self
 
