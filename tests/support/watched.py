@@ -72,11 +72,11 @@ def watch(trainer):
     time.sleep(float(os.environ.get("SECONDS_A_STEP", 0)))
 
 
-init = Trainer.__init__
+make = Trainer.__init__
 
 
 def watched_init(self, *args, **kwargs):
-    init(self, *args, **kwargs)
+    make(self, *args, **kwargs)
     self.hooks.append(watch)
 
 
