@@ -70,7 +70,7 @@ def _tokenize_to(path, # written: the ids of all articles, each followed by EOS
 
 # %% ../nbs/07_data.ipynb #cell-51
 class Blocks(Dataset):
-    "Blocks of seq_len + 1 tokens: all but the last are the input, all but the first labels."
+    "Blocks of seq_len + 1 tokens: input_ids are all but the last, labels all but the first."
     def __init__(self,
         tokens, # [tokens], any array; a memory map costs no memory
         seq_len:int, # tokens of a sequence

@@ -69,7 +69,7 @@ def _files_below(folder): # sorted, without an editor's hidden copies
         if _is_readable(f) and f.is_file() and not is_hidden: yield f
 
 def local_files(source): # a file, a folder of files, "tiny", or a data set id
-    "The data files that `source` means, or None for an id; `BadInput` where they lack."
+    "The data files that `source` means, or None for an id; `BadInput` if they are missing."
     if source == "tiny": return [ASSETS / "tiny.txt.xz"]
     if not str(source).strip():
         raise BadInput("the name of the data is empty; "
