@@ -183,10 +183,10 @@ class RunConfig(Config):
     dataset:str = "wikimedia/wikipedia" # id on the hub, .txt, .jsonl or .parquet files, or tiny
     dataset_name:str = "20231101.zh" # configuration of a hub data set
     sample_mb:float = 50 # megabytes of text to take
-    seq_len:int|None = None # tokens of a block (default: --max-seq-len)
+    seq_len:int|None = None # tokens of a block; --max-seq-len if not given
     val_fraction:float = 0.1 # share of the articles to validate on
     seed:int = 42 # decides everything random
-    data_seed:int|None = None # decides split and order of the text (default: --seed)
+    data_seed:int|None = None # of split and order of the text; --seed if not given
     max_steps:int|None = None # stop here, if the epochs last longer (default: no limit)
     accumulate:int = 1 # batches whose gradients are added up for one step
     eval_batches:int|None = None # validate on at most this many batches (default: all)
@@ -242,7 +242,12 @@ def _full_path(name): # of a teacher or of data
     "A path that means the same in another folder; an id stays as it is."
     path = os.path.expanduser(name)
     is_path = name not in ("", "tiny") and os.path.exists(path)
-    return os.path.realpath(path) if is_path else name
+    return os.path.abspath(path) if is_path else name
+
+@patch
+def with_full_paths(self:RunConfig):
+    "The same run, wherever you are."
+    return self.changed(teacher=_full_path(self.teacher), dataset=_full_path(self.dataset))
 
 def _from_first_edition(noted:dict, folder): # → `RunConfig`
     "What the note leaves out stands in the newest checkpoint that can be read."
@@ -257,7 +262,8 @@ def _from_first_edition(noted:dict, folder): # → `RunConfig`
             break
         except Exception: continue # damaged: the one before
     else: raise ValueError("it is of the first edition, and no checkpoint here says the rest")
-    batch_size = noted["batch_size"] * int(os.environ.get("WORLD_SIZE", 1)) # of all processes
+    training = dataclasses.replace(training, batch_size=noted["batch_size"])
+    batch_size = training.batch_size * int(os.environ.get("WORLD_SIZE", 1)) # of all processes
     rest = {name: noted[name] for name in _NOTED if name != "seed"}
     return RunConfig(model, training, **rest, seed=seed, data_seed=noted["seed"],
                      max_steps=None if steps == steps_of_epochs else steps,
@@ -266,8 +272,7 @@ def _from_first_edition(noted:dict, folder): # → `RunConfig`
 @patch
 def save(self:RunConfig, folder): # of the run; made if missing
     "Write `run.json`; a kill leaves the one before."
-    run = self.changed(teacher=_full_path(self.teacher), dataset=_full_path(self.dataset))
-    path = Path(folder, RUN_FILE)
+    run, path = self.with_full_paths(), Path(folder, RUN_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".making-{RUN_FILE}")
     with open(beside, "w") as f:

@@ -4,7 +4,9 @@ import dataclasses, json, os, re, shutil, subprocess, sys, time
 import pytest
 from shell import refused, snapshot
 
-from distill_nb.cli import COMMANDS, main, parse, without_gpu
+from distill_nb.cli import _COMMANDS as COMMANDS, _parse as parse, _without_gpu as without_gpu, main
+from distill_nb.config import BadInput, ModelConfig, RunConfig, TrainingConfig
+from distill_nb.flags import flags_of
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +42,10 @@ BAD_COMMANDS = [  # command line, then what its one line must say
     ("train --batch-size many", "--batch-size", "'many'", "distill_nb train --help"),
     ("train --max-steps", "--max-steps", "distill_nb train --help"),
     ("train --alpha 2", "alpha=2.0 must be between 0 and 1"),
+    ("train --seq-len 513", "seq_len=513 must be at most max_seq_len=512"),
+    ("train --val-fraction 1", "val_fraction=1.0 must be between 0 and 1"),
+    ("train --log-with paper", "log_with='paper' must be one of tensorboard, trackio, wandb"),
+    ("train --teacher-cache=yes", "--teacher-cache takes no value"),
     ("train --hidden-size 510", "hidden_size=510 must be divisible by num_heads=8"),
     ("train --preset tiny --max-steps 0", "max-steps 0", "must be > 0"),
     ("train --preset tiny --accumulate 0", "accumulate 0", "must be > 0"),
@@ -158,7 +164,7 @@ def test_full_run_without_a_gpu(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
     refused(["train"], capfd, "no CUDA GPU", " at the least", "--preset tiny", "--device cpu")
-    assert float(re.search(r"takes about ([\d.]+) (days|hours)", without_gpu(parse("train", [])))[1]) > 1
+    assert float(re.search(r"takes about ([\d.]+) (days|hours)", without_gpu(parse("train", []).run))[1]) > 1
     assert not list(tmp_path.iterdir())
 
 
@@ -180,23 +186,57 @@ sys.exit(f"imported {{heavy}}" if heavy else status)""")
     if len(argv) < 2: assert [c for c in COMMANDS if c not in done.stdout] == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_flag_has_its_meaning_and_default(command, capfd, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def help_of(command, columns, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     with pytest.raises(SystemExit) as e: main([command, "--help"])
     assert not e.value.code
-    help_of = {}
-    for line in capfd.readouterr().out.splitlines():
-        line = line.strip("│ ")
+    return capfd.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_has_its_meaning_and_default(command, capfd, monkeypatch):
+    help_of_flag = {}
+    for line in help_of(command, 200, capfd, monkeypatch).splitlines():
+        line = line.strip()
         if line.startswith("--"):
             flag = line.split()[0][2:]
-            help_of[flag] = line
-        elif help_of: help_of[flag] += f" {line}"
-    fields = [g for f in dataclasses.fields(COMMANDS[command][0]) for g in (dataclasses.fields(f.default) if dataclasses.is_dataclass(f.default) else [f])]
-    without = {"prompt", "what"} | ({"resume"} if command == "verify-resume" else set())  # it resumes its own runs
-    assert command != "verify-resume" or "resume" not in help_of
-    for flag in (f.name.replace("_", "-") for f in fields if f.name not in without):
-        assert re.match(rf"--{flag} (\S+)? +\w.*\(default: [^)]+\)", help_of[flag]), f"--{flag} has no meaning or no default: {help_of[flag]}"
+            help_of_flag[flag] = line
+        elif help_of_flag: help_of_flag[flag] += f" {line}"
+    kind = COMMANDS[command][0]
+    names = {f.name for f in dataclasses.fields(kind)}
+    if "run" in names: names |= RunConfig().flat().keys()
+    names -= {"run", getattr(kind, "positional", None), *getattr(kind, "without", ())}
+    for flag in (name.replace("_", "-") for name in names):
+        assert re.match(rf"--{flag} (\S+)? +\w.*\(default: [^)]+\)", help_of_flag[flag]), \
+            f"--{flag} has no meaning or no default: {help_of_flag[flag]}"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_the_terminal(command, columns, capfd, monkeypatch):
+    told = help_of(command, columns, capfd, monkeypatch)
+    assert [line for line in told.splitlines() if len(line) > columns and "distill_nb train" not in line] == []
+    assert columns < 80 or max(map(len, told.splitlines())) <= columns, "the examples too"
+
+
+def test_list_of_commands_fits_the_terminal(capsys, monkeypatch):
+    for columns in (50, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main([]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines()[:-1])) <= columns
+
+
+def test_help_of_train_begins_with_two_examples(capfd, monkeypatch):
+    first, *examples, empty, _ = help_of("train", 80, capfd, monkeypatch).splitlines()[:5]
+    assert first == "examples:" and empty == "" and len(examples) == 2
+    for line in examples:
+        assert line.startswith("  distill_nb train ")
+        parse("train", line.split()[2:])
+
+
+def test_flags_are_whole_words():
+    for line in ("--batch 4", "--teach x", "--grad", "--temp 2"):
+        with pytest.raises(BadInput, match=f"there is no {line.split()[0]}"): parse("train", line.split())
 
 
 def test_version(capsys):
@@ -211,21 +251,29 @@ def test_an_exported_folder_is_no_checkpoint(run_folder, tmp_path, capfd):
 
 
 def test_every_config_field_is_a_flag():
-    from distill_nb.config import ModelConfig, TrainingConfig
+    assert RunConfig().flat().keys() <= flags_of(COMMANDS["train"][0]).keys()
     for config, part in ((ModelConfig(), "model"), (TrainingConfig(), "training")):
         for f in dataclasses.fields(config):
             flag, value = "--" + f.name.replace("_", "-"), dict(alpha=0.25, dropout=0.25, hidden_size=1024, num_heads=16, num_kv_heads=4, checkpoint_dir="x").get(f.name, 7)
-            assert getattr(getattr(parse("train", [flag, str(value)]), part), f.name) == value
+            assert getattr(getattr(parse("train", [flag, str(value)]).run, part), f.name) == value
 
 
 def test_defaults_of_the_presets():
-    from distill_nb.config import ModelConfig, TrainingConfig
     full, tiny = parse("train", []), parse("train", ["--preset", "tiny"])
-    assert (full.model, full.training, full.teacher, full.dataset) == (ModelConfig(), TrainingConfig(), "Qwen/Qwen2.5-0.5B", "wikimedia/wikipedia")
-    assert (full.dataset_name, full.sample_mb, full.seed, full.preset, full.resume, full.max_steps) == ("20231101.zh", 50, 42, "qwen", None, None)
-    assert (tiny.model, tiny.training, tiny.teacher, tiny.dataset) == (ModelConfig.tiny(), TrainingConfig.tiny(), "tiny", "tiny")
-    assert parse("train", ["--preset=tiny", "--batch-size", "16"]).training == TrainingConfig.tiny(batch_size=16)
+    assert (full.preset, full.resume, tiny.preset) == ("qwen", None, "tiny")
+    assert full.run == RunConfig(ModelConfig(), TrainingConfig(), "Qwen/Qwen2.5-0.5B", "wikimedia/wikipedia")
+    assert (full.run.dataset_name, full.run.sample_mb, full.run.seed, full.run.max_steps) == ("20231101.zh", 50, 42, None)
+    assert tiny.run == RunConfig(ModelConfig.tiny(), TrainingConfig.tiny(), "tiny", "tiny")
+    assert parse("train", ["--preset=tiny", "--batch-size", "16"]).run.training == TrainingConfig.tiny(batch_size=16)
     assert parse("train", ["--resume"]).resume and parse("train", ["--resume", "here"]).resume == "here"
+    assert (parse("verify-resume", []).run.max_steps, parse("verify-resume", ["--preset", "tiny"]).run.eval_batches) == (12, 2)
+
+
+def test_values_in_every_form():
+    run = parse("train", ["--seed=7", "--sample-mb", "1", "--teacher-cache", "--max-seq-len", "64", "--log-with", "trackio"]).run
+    assert (run.seed, run.data_seed, run.sample_mb, run.teacher_cache, run.seq_len, run.log_with) == (7, 7, 1, True, 64, "trackio")
+    assert parse("study", ["--alphas", "0.5", "0.9"]).alphas == (0.5, 0.9)
+    assert parse("generate", ["--seed", "1", "中国"]).prompt == parse("generate", ["中国", "--seed", "1"]).prompt == "中国"
 
 
 def test_train_says_what_it_saved(run_folder):
@@ -241,6 +289,84 @@ def test_resume_goes_on_from_the_newest(run_folder, train_flags, tmp_path, capfd
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if "loss" in r] == list(range(1, 13))
     assert (tmp_path / "run/step-00000010").is_dir() and (tmp_path / "run/step-00000012").is_dir()
+
+
+def resumed(folder, steps, *flags, capfd):
+    "The folder's run.json after `train --resume` with nothing but these flags, and what was said."
+    assert main(["train", *flags, "--resume"]) == 0
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "loss" in r] == list(range(1, steps + 1))
+    return RunConfig.load(folder), capfd.readouterr().err
+
+
+def test_resume_needs_no_other_flag(run_folder, tmp_path, capfd):
+    "From another folder too; a flag that is given is another setting, and named."
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    before = RunConfig.load(folder)
+    flags = "--checkpoint-dir", str(folder), "--max-steps", "12", "--learning-rate", "0.001"
+    run, err = resumed(folder, 12, *flags, capfd=capfd)
+    assert run == before.changed(max_steps=12, learning_rate=0.001)
+    assert "max_steps 10 → 12" in err and "learning_rate 0.0003 → 0.001" in err
+    assert resumed(folder, 12, "--checkpoint-dir", str(folder), capfd=capfd)[0] == run
+
+
+def test_resume_of_a_path_needs_no_other_flag(run_folder, tmp_path, capfd):
+    "In its own folder, and as a branch in another one."
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    flags = "--max-steps", "11", "--checkpoint-dir", str(tmp_path / "branch")
+    assert main(["train", *flags, "--resume", str(folder / "step-00000010")]) == 0
+    assert RunConfig.load(tmp_path / "branch").teacher == RunConfig.load(folder).teacher
+    assert main(["train", "--max-steps", "12", "--resume", str(folder / "step-00000010")]) == 0
+    assert (folder / "step-00000012").is_dir() and (tmp_path / "branch/step-00000011").is_dir()
+
+
+@pytest.mark.parametrize("flags, wanted", [
+    ("--num-layers 3", "num_layers=2 (not 3)"), ("--seed 7", "data_seed 42 → 7"), ("--batch-size 9999", "batch_size=9999"),
+    ("--alpha 2", "alpha=2.0 must be between 0 and 1"), ("--seq-len 64", "seq_len=64 must be at most max_seq_len=32")])
+def test_what_may_not_change_is_refused(flags, wanted, run_folder, tmp_path, capfd):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    before = snapshot(folder)
+    refused(["train", "--checkpoint-dir", str(folder), "--resume", *flags.split()], capfd, wanted)
+    assert snapshot(folder) == before
+
+
+def test_a_killed_start_goes_on_from_its_note(run_folder, tmp_path, capfd):
+    "No checkpoint yet: from the beginning, with the settings of run.json."
+    RunConfig.load(run_folder).save(tmp_path / "run")
+    run, err = resumed(tmp_path / "run", 2, "--checkpoint-dir", str(tmp_path / "run"), "--max-steps", "2", capfd=capfd)
+    assert "starting from the beginning" in err and run.teacher == RunConfig.load(run_folder).teacher
+
+
+def test_damaged_note_of_a_run_that_is_to_go_on(run_folder, tmp_path, capfd):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    (folder / "run.json").write_text("{")
+    refused(["train", "--checkpoint-dir", str(folder), "--resume"], capfd, f"{folder / 'run.json'} is damaged")
+
+
+@pytest.fixture
+def first_edition(run_folder, tmp_path):
+    "A run as the first edition left it: seven values in run.json."
+    folder = shutil.copytree(run_folder, tmp_path / "first")
+    run = RunConfig.load(folder)
+    noted = dict(teacher=run.teacher, dataset=run.dataset, dataset_name=run.dataset_name, sample_mb=50, seq_len=run.seq_len,
+                 seed=run.data_seed, batch_size=run.training.batch_size)
+    (folder / "run.json").write_text(json.dumps(noted, indent=2))
+    return folder
+
+
+def test_a_run_of_the_first_edition_goes_on(first_edition, run_folder, capfd):
+    ours, theirs = RunConfig.load(first_edition), RunConfig.load(run_folder)
+    assert ours == theirs.changed(checkpoint_dir=str(first_edition), eval_batches=None, device=None)
+    flags = "--checkpoint-dir", str(first_edition), "--max-steps", "12", "--eval-batches", "1"
+    run, err = resumed(first_edition, 12, *flags, capfd=capfd)
+    assert run == ours.changed(max_steps=12, eval_batches=1) and "going on from" in err and "max_steps 10 → 12" in err
+
+
+def test_a_run_of_the_first_edition_is_evaluated(first_edition, run_folder, capfd):
+    assert main(["evaluate", "--checkpoint", str(first_edition), "--eval-batches", "1"]) == 0
+    ours = capfd.readouterr().out.splitlines()[1:]
+    assert main(["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]) == 0
+    assert capfd.readouterr().out.splitlines()[1:] == ours
 
 
 def test_resume_passes_over_a_half_written_row(run_folder, train_flags, tmp_path):

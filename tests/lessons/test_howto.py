@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_nb.cli import COMMANDS, main, parse
+from distill_nb.cli import _COMMANDS as COMMANDS, _parse as parse, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "howto").glob("*.md"))

@@ -482,7 +482,9 @@ def deep_list(n):
 # What lies beside the checkpoints
 
 def bad_notes(world):
-    good = json.loads((world.run / "run.json").read_text())
+    whole = json.loads((world.run / "run.json").read_text())
+    noted = {key: whole[key] for key in "teacher dataset dataset_name sample_mb seq_len seed".split()}
+    first = noted | dict(batch_size=whole["training"]["batch_size"])  # as the first edition wrote it
     def case(name, content, wanted=("run.json",)):
         folder = world.folder()
         run = world.copy(world.run, folder, "run")
@@ -490,19 +492,31 @@ def bad_notes(world):
         return Case("run.json", name, folder, ["evaluate", "--checkpoint", run], wanted)
     for name, content in NO_JSON.items(): yield case(name, content)
     for name, content in OBJECTS.items(): yield case(name, content)
-    for key in good:
-        if key in "teacher dataset dataset_name sample_mb seq_len seed batch_size".split():
-            yield case(f"lacks {key}", json.dumps({k: v for k, v in good.items() if k != key}))
+    for edition, good in dict(whole=whole, first=first).items():
+        for key in noted if edition == "whole" else first:
+            less = {k: v for k, v in good.items() if k != key}
+            yield case(f"{edition}, lacks {key}", json.dumps(less))
             for value in (None, [1], {}, True):
-                yield case(f"{key} {value!r}", json.dumps(good | {key: value}))
-    for key in ("sample_mb", "seq_len", "seed", "batch_size"):
-        for value in ("5", -1, float("nan"), float("inf"), BIG, 10**400,
-                      *([0] if key != "seed" else []), *([0.5] if key != "sample_mb" else [])):
-            yield case(f"{key} {value!r:.12}", json.dumps(good | {key: value}), ())
-    for key in ("teacher", "dataset"):
-        for value in (5, "", " ", "\0", "a\0b", CONTROL, "\ud800", "a" * 5000,
-                      "/nowhere/at/all.txt"):
-            yield case(f"{key} {value!r:.12}", json.dumps(good | {key: value}), ())
+                yield case(f"{edition}, {key} {value!r}", json.dumps(good | {key: value}))
+        for key in ("sample_mb", "seq_len", "seed", "batch_size"):
+            for value in ("5", -1, float("nan"), float("inf"), BIG, 10**400,
+                          *([0] if key != "seed" else []), *([0.5] if key != "sample_mb" else [])):
+                yield case(f"{edition}, {key} {value!r:.12}", json.dumps(good | {key: value}), ())
+        for key in ("teacher", "dataset"):
+            for value in (5, "", " ", "\0", "a\0b", CONTROL, "\ud800", "a" * 5000,
+                          "/nowhere/at/all.txt"):
+                yield case(f"{edition}, {key} {value!r:.12}", json.dumps(good | {key: value}), ())
+    for part in ("model", "training"):
+        for value in (None, 5, "x", [1], True, whole[part] | dict(bogus=1)):
+            yield case(f"{part} {str(value)[:12]!r}", json.dumps(whole | {part: value}))
+        for key in whole[part]:
+            for value in (None, [1], "x" if key != "checkpoint_dir" else 5):
+                spoilt = whole | {part: whole[part] | {key: value}}
+                yield case(f"{part}.{key} {value!r}", json.dumps(spoilt))
+    for key in ("bogus", "__class__", CONTROL, "k" * 100_000):
+        yield case(f"key {key!r:.15}", json.dumps(whole | {key: 1}))
+    for value in (0, 1.0, -0.1, "x", None):
+        yield case(f"val_fraction {value!r}", json.dumps(whole | dict(val_fraction=value)))
 
 
 def bad_studies(world):

@@ -1,30 +1,31 @@
 """`distill_nb verify-resume` says yes to the trainer as it is, no to one that forgets
 something, and leaves nothing behind."""
 import os, signal
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from shell import finish, run, start, wait_until
-from distill_nb.cli import Train, parse
-from distill_nb.config import BadInput, ModelConfig, TrainingConfig
-from distill_nb.verify import NotTheSame, flags_of, room_for, verify_resume
+from distill_nb.cli import _parse as parse
+from distill_nb.config import BadInput, ModelConfig, RunConfig
+from distill_nb.verify import Command, NotTheSame, room_for, verify_resume
 from zygote import Zygote
 
 slow = pytest.mark.slow
 EVERY = 6  # steps between checkpoints, of 24
 
 
-@pytest.mark.parametrize("settings",
-                         [Train(), Train.preset_default("tiny"),
-                          Train(ModelConfig.tiny(dropout=0.1), TrainingConfig.tiny(alpha=1e-7),
-                                seed=0, max_steps=3, gradient_checkpointing=True, device="cpu",
-                                teacher="a folder/x")])
-def test_the_flags_of_settings_give_these_settings(settings):
-    assert parse("train", flags_of(settings)) == settings
-    other = replace(settings, training=replace(settings.training, checkpoint_dir="elsewhere"))
-    assert parse("train", [*flags_of(other), "--checkpoint-dir", "elsewhere"]) == other
+def test_the_first_start_writes_down_its_settings(tmp_path, monkeypatch):
+    "Every start is the same command, which finds them there."
+    started = []
+    monkeypatch.setattr("subprocess.Popen", lambda argv, **kwargs: started.append(argv))
+    changes = dict(dropout=0.1, alpha=1e-7, seed=0, max_steps=3, device="cpu")
+    settings = RunConfig.preset("tiny").changed(**changes)
+    start = Command(settings)
+    for _ in range(2): start(tmp_path / "run")
+    flags, folder = started[0][-3:], str(tmp_path / "run")
+    assert started[0] == started[1] and flags == ["--checkpoint-dir", folder, "--resume"]
+    assert parse("train", flags).run == settings.changed(checkpoint_dir=folder)
 
 
 def test_room_is_asked_for_where_the_run_will_be(tmp_path, monkeypatch):
