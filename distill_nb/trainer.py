@@ -97,9 +97,10 @@ class DistillationTrainer:
                                 seed=seed, accumulate=accumulate, eval_batches=eval_batches,
                                 keep=keep, device=device, log_with=log_with)
         self.accelerator = make_accelerator(device, log_with, config.checkpoint_dir)
+        train, self.valid_loader = data.dataloaders(config.batch_size)
         self.place = plan_steps(self.run, len(data.train), self.accelerator.num_processes)
-        self.step, self.train_loader, self.valid_loader = _prepare(
-            student, data, config, self.accelerator, self.place.total_steps)
+        self.step, self.train_loader = _prepare(
+            student, data, train, config, self.accelerator, self.place.total_steps)
         if teacher is not None: teacher.to(self.accelerator.device)
         tokens = self.place.blocks_per_step * data.seq_len
         self.meter = Meter(config.checkpoint_dir, tokens, self.accelerator, progress)
@@ -113,15 +114,14 @@ class DistillationTrainer:
     def config(self) -> TrainingConfig: return self.run.training
 
 # %% ../nbs/09_trainer.ipynb #prepare
-def _prepare(student, data, config:TrainingConfig, accelerator, total_steps) -> tuple:
-    "The step, and loaders of both parts of the data, on the device or on all of them."
-    train, valid = data.dataloaders(config.batch_size)
+def _prepare(student, data, train, config:TrainingConfig, accelerator, total_steps) -> tuple:
+    "The step and the loader of its batches, on the device or on all of them."
     model = StudentWithLoss(student, config, len(data.tokenizer))
     model, optimizer, train = accelerator.prepare(model, make_optimizer(student, config), train)
     schedule = make_schedule(optimizer.optimizer, config, total_steps)
     autocast = partial(cpu_autocast, student)
     step = TrainStep(model, optimizer, schedule, accelerator, config.gradient_clip, autocast)
-    return step, train, valid
+    return step, train
 
 # %% ../nbs/09_trainer.ipynb #cell-59
 @patch
