@@ -21,7 +21,7 @@ def causal_mask(
 
 # %% ../nbs/03_gqa.ipynb #cell-20
 class KVCache:
-    "Keys and values of the tokens that one attention layer has seen, kept so that a new token costs one step."
+    "Keys and values that an attention layer keeps, so that a new token costs one step."
     def __init__(self, max_len:int): # room, in tokens
         self.max_len, self.len, self.kv = max_len, 0, None
 
@@ -30,18 +30,23 @@ class KVCache:
     def update(self,
         k:Tensor, # [batch, kv_heads, new, head_dim], already turned by RoPE
         v:Tensor, # as `k`
-    ) -> tuple[Tensor, Tensor]: # all keys and values so far, [batch, kv_heads, len, head_dim]
+    ) -> tuple[Tensor, Tensor]: # all so far, [batch, kv_heads, len, head_dim]
         "Append the new tokens; raises ValueError where they do not fit."
         end = self.len + k.shape[2]
-        if end > self.max_len: raise ValueError(f"{end} tokens do not fit a cache of {self.max_len}")
-        if self.kv is None: self.kv = k.new_empty(2, *k.shape[:2], self.max_len, k.shape[3])
-        self.kv[0, :, :, self.len:end], self.kv[1, :, :, self.len:end] = k, v
+        if end > self.max_len:
+            raise ValueError(f"{end} tokens do not fit a cache of {self.max_len}")
+        if self.kv is None:
+            self.kv = k.new_empty(2, *k.shape[:2], self.max_len, k.shape[3])
+        self.kv[0, :, :, self.len:end] = k
+        self.kv[1, :, :, self.len:end] = v
         self.len = end
         return self.kv[0, :, :, :end], self.kv[1, :, :, :end]
 
 # %% ../nbs/03_gqa.ipynb #cell-22
 class GQAAttention(nn.Module):
-    "Causal attention in which groups of query heads share a key/value head (Ainslie et al. 2023, §2.2, arXiv:2305.13245)."
+    """Causal attention in which groups of query heads share a key/value head.
+
+    Ainslie et al. 2023, §2.2, arXiv:2305.13245."""
     def __init__(self,
         hidden_size:int, # width of the residual stream
         num_heads:int, # query heads
@@ -50,8 +55,8 @@ class GQAAttention(nn.Module):
         dropout:float=0.0, # on the attention weights, while training
     ):
         super().__init__()
-        self.num_heads, self.num_kv_heads, self.dropout = num_heads, num_kv_heads, dropout
-        self.head_dim = hidden_size // num_heads
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.head_dim, self.dropout = hidden_size // num_heads, dropout
         self.q_proj = nn.Linear(hidden_size, num_heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(hidden_size, num_kv_heads * self.head_dim, bias=False)
@@ -63,19 +68,24 @@ class GQAAttention(nn.Module):
         cos_sin:tuple, # of the positions of x
     ) -> tuple[Tensor, Tensor, Tensor]: # [batch, heads or kv_heads, seq, head_dim]
         "Queries and keys turned to their positions, and values."
-        q, k, v = (proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        def heads(x): return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
         return *apply_rope(q, k, *cos_sin), v
 
     def forward(self,
         x:Tensor, # [batch, seq, hidden]
-        cos_sin:tuple=None, # rotary tables of the positions of x, shared by all layers; made here if not given
+        cos_sin:tuple=None, # rotary tables of the positions of x; made if not given
         cache:KVCache=None, # what came before x
     ) -> Tensor: # [batch, seq, hidden]
-        new, past = x.shape[1], len(cache) if cache is not None else 0
-        if cos_sin is None: cos_sin = self.rope(torch.arange(past, past + new, device=x.device))
+        past = 0 if cache is None else len(cache)
+        new = x.shape[1]
+        total = past + new
+        if cos_sin is None:
+            cos_sin = self.rope(torch.arange(past, total, device=x.device))
         q, k, v = self.qkv(x, cos_sin)
         if cache is not None: k, v = cache.update(k, v)
-        mask = causal_mask(new, past + new, x.device) if past and new > 1 else None
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and new > 1, enable_gqa=True,
-                                             dropout_p=self.dropout if self.training else 0.0) # [batch, heads, seq, head_dim]
+        mask = causal_mask(new, total, x.device) if past and new > 1 else None
+        out = F.scaled_dot_product_attention( # [batch, heads, seq, head_dim]
+            q, k, v, attn_mask=mask, is_causal=new > 1 and not past, enable_gqa=True,
+            dropout_p=self.dropout if self.training else 0.0)
         return self.o_proj(out.transpose(1, 2).flatten(2))

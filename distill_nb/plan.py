@@ -123,8 +123,8 @@ def take_step(model, optimizer, batches, # of token ids
 def loss_in_short(gpu):
     "The loss goes through its logits in pieces, all alike and in tensors made before: one of each kind stands for all, and need not be computed."
     def nothing(*_): return torch.zeros(2, 1)
-    by = dict(in_cache=nothing) if gpu else dict(chunk_grad=lambda *_: (*nothing(),)) # on a GPU the pieces are compiled and have no scratch
-    return mock.patch.multiple("distill_nb.loss", spans=lambda n, size: [slice(0, min(n, size))], **by)
+    by = dict(_tiled_chunk_loss=nothing) if gpu else dict(_chunk_grad=lambda *_: (*nothing(),)) # on a GPU the pieces are compiled and have no scratch
+    return mock.patch.multiple("distill_nb.loss", _spans=lambda n, size: [slice(0, min(n, size))], **by)
 
 # %% ../nbs/tools/plan.ipynb #cell-13b
 def step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape, gradient_checkpointing:bool=False, accumulate:int=1,

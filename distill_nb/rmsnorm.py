@@ -11,7 +11,9 @@ from torch import nn, Tensor
 
 # %% ../nbs/01_rmsnorm.ipynb #cell-28
 class RMSNorm(nn.Module):
-    "Divide each vector by its root mean square, then scale every feature (Zhang & Sennrich 2019, arXiv:1910.07467)."
+    """Divide each vector by its root mean square, then scale every feature.
+
+    Zhang & Sennrich 2019, arXiv:1910.07467."""
     def __init__(self,
         hidden_size:int, # features of a vector
         eps:float=1e-6, # added to the mean square, so that a zero vector stays finite
@@ -21,7 +23,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x:Tensor # [..., hidden]
         ) -> Tensor: # [..., hidden]
-        "Computes in FP32 (FP64 where x is), since squares overflow FP16 from 256 on; returns the dtype that x and the weight promote to."
+        """Computes in FP32 (FP64 where x is): squares overflow FP16 from 256 on.
+
+        Returns the dtype that x and the weight promote to."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)

@@ -11,7 +11,9 @@ from torch import nn, Tensor
 
 # %% ../nbs/04_swiglu.ipynb #cell-20
 class SwiGLUFFN(nn.Module):
-    "Feed-forward layer whose values pass through a learned gate (Shazeer 2020, §2, arXiv:2002.05202)."
+    """Feed-forward layer whose values pass through a learned gate.
+
+    Shazeer 2020, §2, arXiv:2002.05202."""
     def __init__(self,
         hidden_size:int, # width of the residual stream
         intermediate_size:int, # inner width
@@ -23,4 +25,5 @@ class SwiGLUFFN(nn.Module):
 
     def forward(self, x:Tensor # [..., hidden]
         ) -> Tensor: # [..., hidden]
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x)) # [..., intermediate] inside
+        inner = F.silu(self.gate_proj(x)) * self.up_proj(x) # [..., intermediate]
+        return self.down_proj(inner)

@@ -1,7 +1,7 @@
 "The loss as a GPU runs it, compiled, and where compiling fails; both can be tried on a CPU."
-import logging, os, subprocess, sys
+import os, subprocess, sys
 import pytest, torch
-from distill_nb.loss import fused_kernel, in_cache
+from distill_nb.loss import _compiled_chunk_loss, _tiled_chunk_loss
 
 SETTINGS = 0.5, 2., 4000 # alpha, temperature, vocabulary
 
@@ -9,23 +9,25 @@ SETTINGS = 0.5, 2., 4000 # alpha, temperature, vocabulary
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_compiled_is_the_same(dtype):
     torch.manual_seed(0)
-    kernel = fused_kernel(torch.device("cpu"), (dtype, dtype), 4032, *SETTINGS)
-    assert kernel is not in_cache
+    compiled = _compiled_chunk_loss(torch.device("cpu"), 4032, dtype, dtype, *SETTINGS)
+    assert compiled is not _tiled_chunk_loss
+    one = torch.ones(())
     for rows in (64, 17, 64): # a last chunk is shorter
         s, t = (3 * torch.randn(2, rows, 4032)).to(dtype)
         y, s2 = torch.randint(4000, (rows,)), s.clone()
-        one = torch.ones(())
-        torch.testing.assert_close(kernel(s, t.clone(), y, *SETTINGS, one),
-                                   in_cache(s2, t, y, *SETTINGS, one), rtol=1e-6, atol=1e-6)
+        ours = compiled(s, t.clone(), y, *SETTINGS, one)
+        right = _tiled_chunk_loss(s2, t, y, *SETTINGS, one)
+        torch.testing.assert_close(ours, right, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(s, s2, rtol=torch.finfo(dtype).eps, atol=1e-7)
 
 @pytest.mark.slow
 def test_no_compiler_is_one_warning(tmp_path):
     code = """
-import logging, torch; from distill_nb.loss import fused_kernel, in_cache
+import logging, torch; from distill_nb.loss import _compiled_chunk_loss, _tiled_chunk_loss
 logging.basicConfig()
-cpu, dtypes = torch.device("cpu"), (torch.float32,) * 2
-for columns in (128, 192): assert fused_kernel(cpu, dtypes, columns, 0.5, 2., 100) is in_cache"""
+for columns in (128, 192):
+    f = _compiled_chunk_loss(torch.device("cpu"), columns, torch.float32, torch.float32, 0.5, 2., 100)
+    assert f is _tiled_chunk_loss"""
     env = os.environ | dict(CXX="/bin/false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path))
     ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
