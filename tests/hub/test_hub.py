@@ -1,5 +1,8 @@
-"A hub that fails in every way that it can, against the real loading code: the stand-in of tests/hub/rehearsal plays the faults and counts them."
-import hashlib, json, os, pickle, re, shutil, signal, subprocess, sys, time
+"""A hub that fails in every way that it can, against the real loading code.
+
+The stand-in of tests/hub/rehearsal plays the faults and counts them.
+"""
+import json, os, pickle, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -10,11 +13,14 @@ from test_rehearsal import Hub, settings
 pytestmark = pytest.mark.slow
 
 MODEL, DATA, PLAIN = "org/model", "org/text", "org/plain"
-WEIGHTS, PARQUET = f"GET /{MODEL}/resolve/{'a' * 40}/model.safetensors", f"GET /datasets/{DATA}/resolve/{'a' * 40}/zh"
+COMMIT = "a" * 40
+WEIGHTS = f"GET /{MODEL}/resolve/{COMMIT}/model.safetensors"
+PARQUET = f"GET /datasets/{DATA}/resolve/{COMMIT}/zh"
 KINDS = "429", "500", "reset", "stall", "cut", "wrong"
 GROUPS = 12
 
-# A user's process that loads what it is told to, one thing after another; it waits a hundredth of what a user's would.
+# A user's process that loads what it is told to, one thing after another; it waits a hundredth
+# of what a user's would.
 CLIENT = '''
 import hashlib, json, logging, sys, time
 import distill_nb.data as data, distill_nb.hub as hub
@@ -35,19 +41,26 @@ for line in sys.stdin:
         elif what.startswith("data"):
             name = what[5:] or "zh"
             source = "PLAIN" if name == "default" else "DATA"
-            kept = data.WikiDataset(source, name, sample_mb=1000, seq_len=32, tokenizer=tiny, cache_dir=folder)
-            result = [hashlib.sha256(b.tokens.tobytes()).hexdigest() for b in (kept.train, kept.valid)]
+            kept = data.WikiDataset(source, name, sample_mb=1000, seq_len=32, tokenizer=tiny,
+                                    cache_dir=folder)
+            parts = (kept.train.tokens.tobytes(), kept.valid.tokens.tobytes())
+            result = [hashlib.sha256(part).hexdigest() for part in parts]
         else:
             model = hub.load_pretrained(AutoModelForCausalLM, what)
             result = float(sum(p.double().abs().sum() for p in model.parameters()))
     except hub.BadInput as e: error = str(e)
-    print(json.dumps(dict(result=result, error=error, slept=slept, seconds=time.monotonic() - begin)), flush=True)
+    seconds = time.monotonic() - begin
+    print(json.dumps(dict(result=result, error=error, slept=slept, seconds=seconds)), flush=True)
 '''
 
 
 @pytest.fixture(scope="module")
 def material(teacher_folder, tmp_path_factory):
-    "What the hub serves: a model with code and a pickle beside its weights, and the tiny text in a parquet file of some row groups, with checksums."
+    """What the hub serves.
+
+    A model with code and a pickle beside its weights, and the tiny text in parquet files of some
+    row groups, with checksums.
+    """
     import pyarrow as pa, pyarrow.parquet as pq
     from distill_nb.tour import tiny_text
     root = tmp_path_factory.mktemp("hub")
@@ -57,24 +70,30 @@ def material(teacher_folder, tmp_path_factory):
     for name in ("pytorch_model.bin", "modeling.py", "onnx/config.json"):
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_bytes(b"not to be asked for")
-    for name, files in {"pickle": ("config.json", "tokenizer.json", "tokenizer_config.json"), "coded": [f.name for f in teacher_folder.iterdir()]}.items():
-        (root / "models/org" / name).mkdir()
-        for f in files: (root / "models/org" / name / f).write_bytes((teacher_folder / f).read_bytes())
-        for f in ("pytorch_model.bin", "code.py"): (root / "models/org" / name / f).write_bytes(b"not to be asked for")
-    config = json.loads((root / "models/org/coded/config.json").read_text())
-    (root / "models/org/coded/config.json").write_text(json.dumps(config | dict(auto_map=dict(AutoModelForCausalLM="code.Model", AutoConfig="code.Config"))))
+    names = {"pickle": ("config.json", "tokenizer.json", "tokenizer_config.json"),
+             "coded": [f.name for f in teacher_folder.iterdir()]}
+    for name, files in names.items():
+        folder = root / "models/org" / name
+        folder.mkdir()
+        for f in files: (folder / f).write_bytes((teacher_folder / f).read_bytes())
+        for f in ("pytorch_model.bin", "code.py"): (folder / f).write_bytes(b"not to be asked for")
+    path = root / "models/org/coded/config.json"
+    auto_map = dict(AutoModelForCausalLM="code.Model", AutoConfig="code.Config")
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict(auto_map=auto_map)))
     articles = tiny_text().strip().split("\n\n")[:1200]
     table = pa.table(dict(id=[str(i) for i in range(len(articles))], title=articles, text=articles))
     for i, name in enumerate(("train-00000-of-00002", "train-00001-of-00002")):
         path = root / "datasets" / DATA / f"zh/{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table.slice(i * 600, 600), path, row_group_size=1200 // GROUPS, write_page_checksum=True, use_dictionary=False)
+        pq.write_table(table.slice(i * 600, 600), path, row_group_size=1200 // GROUPS,
+                       write_page_checksum=True, use_dictionary=False)
     plain = root / "datasets" / PLAIN
     shutil.copytree(root / "datasets" / DATA / "zh", plain / "data")
     (plain / "README.md").write_text("---\nlicense: mit\n---\n")
     rows = root / "datasets" / DATA / "rows"
     rows.mkdir()
-    (rows / "train-0.jsonl").write_text("\n".join(json.dumps(dict(text=a)) for a in articles), encoding="utf-8")
+    lines = "\n".join(json.dumps(dict(text=a)) for a in articles)
+    (rows / "train-0.jsonl").write_text(lines, encoding="utf-8")
     return root
 
 
@@ -82,9 +101,13 @@ class Client:
     "The process of CLIENT: `client(what, folder)`, and what it has written to stderr since."
     def __init__(self, address, folder, prelude=""):
         self.err = folder / "err"
-        code = prelude + CLIENT.replace('"MODEL"', repr(MODEL)).replace('"DATA"', repr(DATA)).replace('"PLAIN"', repr(PLAIN))
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err.open("w"), text=True,
-                                        env=os.environ | settings(address, folder) | dict(HF_HUB_DOWNLOAD_TIMEOUT="1", HF_HUB_ETAG_TIMEOUT="1"))
+        code = prelude + CLIENT
+        for word, name in dict(MODEL=MODEL, DATA=DATA, PLAIN=PLAIN).items():
+            code = code.replace(f'"{word}"', repr(name))
+        timeouts = dict(HF_HUB_DOWNLOAD_TIMEOUT="1", HF_HUB_ETAG_TIMEOUT="1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self.err.open("w"), env=os.environ | settings(address, folder) | timeouts)
         assert self.process.stdout.readline() == "ready\n", self.err.read_text()
 
     def __call__(self, what, folder):
@@ -106,7 +129,8 @@ class Faulty(Hub):
     def since(self): return self.log.read_text()[self.seen:].splitlines()
 
     def sent(self, text): # bytes of bodies since `play`
-        return sum(int(line.split()[-1]) for line in self.since() if line.startswith("SENT") and text in line)
+        lines = [line for line in self.since() if line.startswith("SENT") and text in line]
+        return sum(int(line.split()[-1]) for line in lines)
 
 
 @pytest.fixture(scope="module")
@@ -136,21 +160,26 @@ def good(hub, client, tmp_path_factory):
 
 
 def test_only_what_is_needed_is_asked_for(good):
-    names = {line.split()[1].partition("/resolve/")[2].partition("/")[2] for line in good[MODEL]["since"] + good["tokenizer"]["since"] if "/resolve/" in line}
+    lines = good[MODEL]["since"] + good["tokenizer"]["since"]
+    names = {m[1] for line in lines if (m := re.search(r"/resolve/[^/]+/(\S*)", line))}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= names
     assert not [n for n in names if not re.fullmatch(r"[\w.-]+\.(json|safetensors|txt)", n)], names
 
 
-ASKED = {"tokenizer": ("tokenizer", f"GET /{MODEL}/resolve"), "model-info": ("tokenizer", f"GET /api/models/{MODEL}"),
+ASKED = {"tokenizer": ("tokenizer", f"GET /{MODEL}/resolve"),
+         "model-info": ("tokenizer", f"GET /api/models/{MODEL}"),
          "weights": (MODEL, WEIGHTS), "weights-head": (MODEL, WEIGHTS.replace("GET", "HEAD")),
          "parquet": ("data", PARQUET), "parquet-head": ("data", PARQUET.replace("GET", "HEAD"))}
+WITH_BODY = "tokenizer", "weights", "parquet"
 
 
-@pytest.mark.parametrize("asked, kind", [(a, k) for a in ASKED for k in KINDS if k != "wrong" or a in ("tokenizer", "weights", "parquet")])
+@pytest.mark.parametrize("asked, kind", [(a, k) for a in ASKED for k in KINDS
+                                         if k != "wrong" or a in WITH_BODY])
 def test_fault_that_ends(kind, asked, hub, client, good, tmp_path):
-    """Two faults, and then all is well: the same weights, tokens or vocabulary come, and each fault is told in one line.
+    """Two faults, and then all is well: the same comes, and each fault is told in one line.
 
-    The first of two wrong bytes in a parquet file is before the table at its end, among 64 kB that are fetched with it and not read.
+    The first of two wrong bytes in a parquet file is before the table at its end, among 64 kB
+    that are fetched with it and not read.
     """
     what, text = ASKED[asked]
     hub.play((kind, 2, text))
@@ -158,7 +187,8 @@ def test_fault_that_ends(kind, asked, hub, client, good, tmp_path):
     faults = [line for line in hub.since() if line.startswith("FAULT")]
     assert done["error"] is None and done["result"] == good[what]["result"], done
     told = [line for line in done["lines"] if "trying again in" in line]
-    assert len(faults) == 2 and len(told) == len(done["slept"]) == (1 if (asked, kind) == ("parquet", "wrong") else 2), (faults, done)
+    seen = 1 if (asked, kind) == ("parquet", "wrong") else 2
+    assert len(faults) == 2 and len(told) == len(done["slept"]) == seen, (faults, done)
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "wrong"])
@@ -168,36 +198,45 @@ def test_fault_in_the_list_of_data(kind, hub, client, good, tmp_path):
     assert done["result"] == good["data"]["result"] and len(done["slept"]) == 2, done
 
 
-@pytest.mark.parametrize("what, text, kind", [(w, t, k) for w, t in ((MODEL, WEIGHTS), ("data", PARQUET)) for k in KINDS])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what, text", [(MODEL, WEIGHTS), ("data", PARQUET)], ids=["model", "data"])
 def test_fault_for_ever(kind, what, text, hub, client, good, tmp_path):
-    "Five tries, one line each but for the last, then one sentence. Nothing half is found later, and the next try, at a hub that is well, gets what had not come."
+    """Five tries, one line each but for the last, then one sentence.
+
+    Nothing half is found later, and the next call, at a hub that is well, gets what had not come.
+    """
     file = "model.safetensors" if what == MODEL else ".parquet"
     if what == "data":
         hub.play(("500", -1, text.replace("zh", "zh/train-00001")))
         assert "500" in client(what, tmp_path)["error"]
     hub.play((kind, -1, text))
     done = client(what, tmp_path)
-    assert what in done["error"].replace(DATA, "data") and "5 tries in vain" in done["error"] and "\n" not in done["error"], done
-    assert done["slept"] == ([3, 3, 4, 8] if kind == "429" else [1, 2, 4, 8]) and done["seconds"] < 15, done
+    error = done["error"].replace(DATA, "data")
+    assert what in error and "5 tries in vain" in error and "\n" not in error, done
+    assert done["slept"] == ([3, 3, 4, 8] if kind == "429" else [1, 2, 4, 8]), done
+    assert done["seconds"] < 15, done
     assert sum("trying again in" in line for line in done["lines"]) == 4, done["lines"]
     had = sum(f.stat().st_size for f in tmp_path.glob("models--*/blobs/*.part"))
     assert (had > 0) == (what == MODEL and kind in ("reset", "stall", "cut"))
-    assert not list(tmp_path.glob(f"models--*/snapshots/*/{file}")) and not list(tmp_path.glob("*/about.json"))
+    assert not list(tmp_path.glob(f"models--*/snapshots/*/{file}"))
+    assert not list(tmp_path.glob("*/about.json"))
     hub.play()
     again = client(what, tmp_path)
     assert again["result"] == good[what]["result"] and not list(tmp_path.glob("*.part")), again
     if what == MODEL: assert hub.sent(file) == good[what]["sent"] - had, (hub.since(), had)
-    else: assert hub.sent("train-00000") < 70_000 < hub.sent("train-00001"), "of the first file, the table at its end again"
+    else: # of the first file, the table at its end again
+        assert hub.sent("train-00000") < 70_000 < hub.sent("train-00001")
 
 
 def test_data_that_is_not_parquet(hub, client, good, tmp_path):
     hub.play()
-    assert client("data rows", tmp_path)["result"] == good["data"]["result"] and not list(tmp_path.glob("*.part"))
+    assert client("data rows", tmp_path)["result"] == good["data"]["result"]
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_data_whose_card_lists_no_files(hub, client, good, tmp_path):
-    "`datasets` says which files; their row groups come one by one, and what came is not asked for again."
-    hub.play(("500", -1, f"GET /datasets/{PLAIN}/resolve/{'a' * 40}/data/train-00001"))
+    "`datasets` says which files; their row groups come one by one, and none of them twice."
+    hub.play(("500", -1, f"GET /datasets/{PLAIN}/resolve/{COMMIT}/data/train-00001"))
     assert "5 tries in vain" in client("data default", tmp_path)["error"]
     hub.play()
     assert client("data default", tmp_path)["result"] == good["data"]["result"]
@@ -208,7 +247,8 @@ def test_hub_that_knows_no_ranges(hub, client, good, tmp_path):
     "It is asked for the second half and sends all of it."
     hub.play(("cut", 1, WEIGHTS), ("whole", 1, WEIGHTS))
     done = client(MODEL, tmp_path)
-    assert done["result"] == good[MODEL]["result"] and done["slept"] == [1] and hub.sent("model.safetensors") > 1.4 * good[MODEL]["sent"], done
+    assert done["result"] == good[MODEL]["result"] and done["slept"] == [1], done
+    assert hub.sent("model.safetensors") > 1.4 * good[MODEL]["sent"]
 
 
 def test_the_hub_says_how_long_to_wait(hub, client, tmp_path):
@@ -227,7 +267,8 @@ def test_what_the_hub_does_not_have(hub, client, tmp_path):
     hub.play()
     for what in ("org/nothing", "data nothing"):
         done = client(what, tmp_path)
-        assert ("no such thing" in done["error"] or "nothing" in done["error"]) and "in vain" not in done["error"] and done["slept"] == [], done
+        assert "no such thing" in done["error"] or "nothing" in done["error"], done
+        assert "in vain" not in done["error"] and done["slept"] == [], done
 
 
 def test_file_in_the_cache_that_was_cut(hub, client, good, tmp_path):
@@ -237,11 +278,12 @@ def test_file_in_the_cache_that_was_cut(hub, client, good, tmp_path):
     (weights,) = tmp_path.glob("models--*/snapshots/*/model.safetensors")
     os.truncate(weights.resolve(), 1000)
     hub.play()
-    assert client(MODEL, tmp_path)["result"] == good[MODEL]["result"] and hub.sent(MODEL) == good[MODEL]["sent"], hub.since()
+    assert client(MODEL, tmp_path)["result"] == good[MODEL]["result"]
+    assert hub.sent(MODEL) == good[MODEL]["sent"], hub.since()
 
 
 def test_no_pickle_and_no_code_is_asked_for(hub, client, good, tmp_path):
-    "A model of pickles is refused; one that transformers knows itself is loaded without the code that comes along."
+    "A model of pickles is refused; one that transformers knows is loaded without its code."
     hub.play()
     done = client("org/pickle", tmp_path)
     assert "pytorch_model.bin is a pickle" in done["error"] and "\n" not in done["error"], done
@@ -285,31 +327,43 @@ sources._ArticleLog.add = half""", 2),
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_while_it_prepares(point, hub, client, good, tmp_path):
-    "SIGKILL: the next try asks for the row groups that were not kept, makes the tokens of an undisturbed run to the bit, and leaves nothing lying about."
+    """SIGKILL: the next call asks for the row groups that were not kept.
+
+    It makes the tokens of an undisturbed run to the bit, and leaves nothing lying about.
+    """
     prelude, groups = POINTS[point]
     (tmp_path / "client").mkdir()
     hub.play()
     killed = Client(hub.address, tmp_path / "client", DIE + prelude)
-    assert killed("data", tmp_path / "cache").keys() == {"lines"} and killed.process.wait(10) == -signal.SIGKILL, killed.err.read_text()
+    cache = tmp_path / "cache"
+    assert killed("data", cache).keys() == {"lines"}, killed.err.read_text()
+    assert killed.process.wait(10) == -signal.SIGKILL, killed.err.read_text()
     hub.play()
-    done = client("data", tmp_path / "cache")
+    done = client("data", cache)
     assert done["result"] == good["data"]["result"], done
-    assert sorted(f.suffix for f in (tmp_path / "cache").iterdir() if not f.name.startswith("models--")) == ["", ".lock"], list((tmp_path / "cache").iterdir())
-    footers = 3 * 65_536
-    assert hub.sent(".parquet") <= good["data"]["sent"] * (GROUPS - groups) / GROUPS * 1.2 + footers, (hub.since(), good["data"]["sent"])
+    left = [f for f in cache.iterdir() if not f.name.startswith("models--")]
+    assert sorted(f.suffix for f in left) == ["", ".lock"], left
+    all_sent, footers = good["data"]["sent"], 3 * 65_536
+    most = all_sent * (GROUPS - groups) / GROUPS * 1.2 + footers
+    assert hub.sent(".parquet") <= most, (hub.since(), all_sent)
+
+
+PATIENT = "import os; os.environ['HF_HUB_DOWNLOAD_TIMEOUT'] = '20'\n"
 
 
 def test_killed_in_the_middle_of_the_weights(hub, client, good, tmp_path):
     (tmp_path / "client").mkdir()
-    killed = Client(hub.address, tmp_path / "client", "import os; os.environ['HF_HUB_DOWNLOAD_TIMEOUT'] = '20'\n")
+    killed, cache = Client(hub.address, tmp_path / "client", PATIENT), tmp_path / "cache"
+    def came(): return sum(f.stat().st_size for f in cache.glob("models--*/blobs/*.part"))
     hub.play(("stall", 1, WEIGHTS))
-    killed.process.stdin.write(json.dumps([MODEL, str(tmp_path / "cache")]) + "\n")
+    killed.process.stdin.write(json.dumps([MODEL, str(cache)]) + "\n")
     killed.process.stdin.flush()
-    while not [f for f in (tmp_path / "cache").glob("models--*/blobs/*.part") if f.stat().st_size > 200_000]: time.sleep(0.01)
+    while came() <= 200_000: time.sleep(0.01)
     killed.process.kill()
-    had = sum(f.stat().st_size for f in (tmp_path / "cache").glob("models--*/blobs/*.part"))
+    had = came()
     hub.play()
-    assert client(MODEL, tmp_path / "cache")["result"] == good[MODEL]["result"] and hub.sent("model.safetensors") == good[MODEL]["sent"] - had
+    assert client(MODEL, cache)["result"] == good[MODEL]["result"]
+    assert hub.sent("model.safetensors") == good[MODEL]["sent"] - had
 
 
 # The command on a machine whose clock runs fast: it waits a tenth of what it says.
@@ -320,28 +374,36 @@ time.sleep = lambda seconds: sleep(seconds / 10)
 from distill_nb.cli import main
 sys.exit(main())
 """]
-TRAIN = [*("train --device cpu --batch-size 1 --warmup-steps 1 --eval-batches 1 --max-steps 1 --sample-mb 0.3 --hidden-size 32 --num-layers 1 --num-heads 2 "
-           "--num-kv-heads 1 --intermediate-size 64 --vocab-size 4096 --max-seq-len 32").split(), "--teacher", MODEL, "--dataset", DATA, "--dataset-name", "zh"]
+TRAIN = f"""
+train --device cpu --batch-size 1 --warmup-steps 1 --eval-batches 1 --max-steps 1 --sample-mb 0.3
+--hidden-size 32 --num-layers 1 --num-heads 2 --num-kv-heads 1 --intermediate-size 64
+--vocab-size 4096 --max-seq-len 32 --teacher {MODEL} --dataset {DATA} --dataset-name zh
+""".split()
 
 
 @pytest.mark.parametrize("text, lines", [(WEIGHTS, 4), (PARQUET, 5)], ids=["teacher", "data"])
 def test_command_gives_up(text, lines, hub, tmp_path):
     "Status 2, one line for each try that failed and one sentence, and nothing of a run."
     hub.play(("500", -1, text))
-    status, _, err = run(*TRAIN, "--checkpoint-dir", tmp_path / "run", command=QUICK, **settings(hub.address, tmp_path))
+    flags = [*TRAIN, "--checkpoint-dir", tmp_path / "run"]
+    machine = settings(hub.address, tmp_path)
+    status, _, err = run(*flags, command=QUICK, **machine)
     *before, last = err.splitlines()
     assert status == 2 and last.startswith("distill_nb: cannot ") and "5 tries in vain" in last, err
-    assert len(before) == lines and all(re.search(r"^teacher |; trying again in [1248] s$", line) for line in before), err
+    told = [line for line in before if re.search(r"^teacher |; trying again in [1248] s$", line)]
+    assert len(before) == len(told) == lines, err
     assert not (tmp_path / "run").exists()
     hub.play()
-    status, _, err = run(*TRAIN, "--checkpoint-dir", tmp_path / "run", command=QUICK, **settings(hub.address, tmp_path))
+    status, _, err = run(*flags, command=QUICK, **machine)
     assert status == 0, err
 
 
 def test_two_processes_ask_once(hub, tmp_path):
     "The second waits, and says so; weights and text come once."
     hub.play(("429", 1, WEIGHTS), ("429", 1, PARQUET))
-    both = [start(*TRAIN, "--checkpoint-dir", tmp_path / f"run{i}", **settings(hub.address, tmp_path)) for i in range(2)]
+    machine = settings(hub.address, tmp_path)
+    folders = tmp_path / "run0", tmp_path / "run1"
+    both = [start(*TRAIN, "--checkpoint-dir", folder, **machine) for folder in folders]
     ends = [finish(p) for p in both]
     assert [status for status, *_ in ends] == [0, 0], ends
     assert "another process fetches" in ends[0][2] + ends[1][2], ends

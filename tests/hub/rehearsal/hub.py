@@ -2,12 +2,20 @@
 
     python hub.py ROOT [--port PORT] [--log FILE] [--dies-in ENDING] [--fault 'KIND TIMES TEXT' ...]
 
-ROOT/models/OWNER/NAME/... and ROOT/datasets/OWNER/NAME/... are served under the hub's own addresses, so HF_ENDPOINT=http://127.0.0.1:PORT makes
-transformers, datasets and huggingface_hub use it. The first line printed is the address. A data set without a card gets one that names each of its
-folders as a configuration. FILE gets a line for every request, one for every fault, and one for every body that was sent: SENT path first-byte bytes.
-With --dies-in the process ends in the middle of a large answer from a file of that ending. A fault is played TIMES times (-1: for ever) in answers to
-requests that hold TEXT, as in "GET /owner/name/resolve"; its KIND is a status (429 asks for a wait of three seconds), `reset` or `cut` (the connection ends in the
-middle of the body, with an error or as if it were over), `stall` (nothing more comes), `wrong` (one byte is another) or `whole` (all of the file, whatever part was asked for). POST /faults sets them anew.
+ROOT/models/OWNER/NAME/... and ROOT/datasets/OWNER/NAME/... are served under the hub's own
+addresses, so HF_ENDPOINT=http://127.0.0.1:PORT makes transformers, datasets and huggingface_hub
+use it. The first line printed is the address. A data set without a card gets one that names
+each of its folders as a configuration.
+
+FILE gets a line for every request, one for every fault, and one for every body that was sent:
+SENT path first-byte bytes. With --dies-in the process ends in the middle of a large answer from
+a file of that ending.
+
+A fault is played TIMES times (-1: for ever) in answers to requests that hold TEXT, as in "GET
+/owner/name/resolve". Its KIND is a status (429 asks for a wait of three seconds), `reset` or
+`cut` (the connection ends in the middle of the body, with an error or as if it were over),
+`stall` (nothing more comes), `wrong` (one byte is another) or `whole` (all of the file,
+whatever part was asked for). POST /faults sets them anew.
 """
 import argparse, hashlib, json, os, socket, struct, threading, time
 from functools import lru_cache
@@ -35,21 +43,26 @@ def etag(path): return digest(path, path.stat().st_mtime_ns)
 
 def entry(base, path):
     "A file or a folder, as the hub lists it."
-    if path.is_dir(): return dict(type="directory", path=str(path.relative_to(base)), size=0, oid=COMMIT)
-    return dict(type="file", path=str(path.relative_to(base)), size=path.stat().st_size, oid=etag(path)[:40])
+    name = str(path.relative_to(base))
+    if path.is_dir(): return dict(type="directory", path=name, size=0, oid=COMMIT)
+    return dict(type="file", path=name, size=path.stat().st_size, oid=etag(path)[:40])
 
 
 def about(base, repo):
     "What the hub says of a repository."
-    files = [dict(rfilename=str(p.relative_to(base)), size=p.stat().st_size) for p in sorted(base.rglob("*")) if p.is_file()]
-    return dict(_id="x", id=repo, modelId=repo, sha=COMMIT, private=False, gated=False, disabled=False, tags=[], downloads=0, likes=0,
-                lastModified="2024-01-01T00:00:00.000Z", createdAt="2024-01-01T00:00:00.000Z", siblings=files, cardData=card(base))
+    paths = [p for p in sorted(base.rglob("*")) if p.is_file()]
+    files = [dict(rfilename=str(p.relative_to(base)), size=p.stat().st_size) for p in paths]
+    long_ago = "2024-01-01T00:00:00.000Z"
+    return dict(_id="x", id=repo, modelId=repo, sha=COMMIT, private=False, gated=False,
+                disabled=False, tags=[], downloads=0, likes=0, lastModified=long_ago,
+                createdAt=long_ago, siblings=files, cardData=card(base))
 
 
 def card(base):
     "The settings at the head of a repository's README."
-    _, _, text = (base / "README.md").read_text().partition("---\n") if (base / "README.md").exists() else ("", "", "")
-    return yaml.safe_load(text.partition("---")[0])
+    path = base / "README.md"
+    text = path.read_text() if path.exists() else ""
+    return yaml.safe_load(text.partition("---\n")[2].partition("---")[0])
 
 
 def describe_datasets(root):
@@ -57,7 +70,8 @@ def describe_datasets(root):
     for base in root.glob("datasets/*/*"):
         folders = sorted(d.name for d in base.iterdir() if d.is_dir())
         if not folders or (base / "README.md").exists(): continue
-        rows = "".join(f"- config_name: '{d}'\n  data_files:\n  - split: train\n    path: {d}/train-*\n" for d in folders)
+        row = "- config_name: '{0}'\n  data_files:\n  - split: train\n    path: {0}/train-*\n"
+        rows = "".join(row.format(d) for d in folders)
         (base / "README.md").write_text(f"---\nconfigs:\n{rows}---\n")
 
 
@@ -74,8 +88,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def take_fault(self):
         "What goes wrong with this answer, if anything."
+        asked = f"{self.command} {self.path}"
         with self.lock:
-            fault = next((f for f in self.faults if f[1] and f[2] in f"{self.command} {self.path}"), None)
+            fault = next((f for f in self.faults if f[1] and f[2] in asked), None)
             if fault: fault[1] -= 1
         if fault: self.note(f"FAULT {fault[0]} {self.command} {self.path}")
         return fault and fault[0]
@@ -84,19 +99,27 @@ class Handler(BaseHTTPRequestHandler):
         "End the connection, with an error or without, or let it hang."
         self.wfile.flush()
         if kind == "stall": time.sleep(30)
-        if kind == "reset": self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if kind == "reset":
+            at_once = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
         self.close_connection = True
         self.connection.close() if kind == "reset" else self.connection.shutdown(socket.SHUT_RDWR)
 
+    def send_head(self, code, headers):
+        self.send_response(code)
+        for name, value in headers.items(): self.send_header(name, str(value))
+
     def answer(self, code, body, **headers):
         body = json.dumps(body).encode()
-        self.send_response(code)
-        for name, value in {"Content-Type": "application/json", "Content-Length": len(body), **headers}.items(): self.send_header(name, str(value))
+        self.send_head(code, {"Content-Type": "application/json", "Content-Length": len(body),
+                              **headers})
         if self.fault in ("reset", "cut", "stall"): return self.break_off(self.fault)
         self.end_headers()
         if self.command != "HEAD": self.wfile.write(body)
 
-    def missing(self, what): self.answer(404, dict(error=f"{what} not found"), **{"X-Error-Code": what, "X-Error-Message": f"{what} not found"})
+    def missing(self, what):
+        headers = {"X-Error-Code": what, "X-Error-Message": f"{what} not found"}
+        self.answer(404, dict(error=f"{what} not found"), **headers)
 
     fault = None
 
@@ -107,11 +130,14 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {})
         self.note(f"{self.command} {self.path}")
         self.fault = self.take_fault()
-        if (self.fault or "").isdigit(): return self.answer(int(self.fault), dict(error="a fault that was asked for"), **({"Retry-After": 3} if self.fault == "429" else {}))
+        if (self.fault or "").isdigit():
+            wait = {"Retry-After": 3} if self.fault == "429" else {}
+            return self.answer(int(self.fault), dict(error="a fault that was asked for"), **wait)
         url = urlsplit(self.path)
         parts = unquote(url.path).strip("/").split("/")
         if parts == [""]: self.answer(200, {})
-        elif parts[0] == "api" and len(parts) >= 4: self.api(parts[1], "/".join(parts[2:4]), parts[4:], parse_qs(url.query), sent)
+        elif parts[0] == "api" and len(parts) >= 4:
+            self.api(parts[1], "/".join(parts[2:4]), parts[4:], parse_qs(url.query), sent)
         else:
             kind = "datasets" if parts[0] == "datasets" else "models"
             parts = parts[kind == "datasets":]
@@ -130,23 +156,28 @@ class Handler(BaseHTTPRequestHandler):
             folder = base.joinpath(*rest[2:])
             if not folder.exists(): return self.missing("EntryNotFound")
             recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
-            return self.answer(200, [entry(base, p) for p in sorted(folder.rglob("*") if recursive else folder.iterdir())])
+            found = sorted(folder.rglob("*") if recursive else folder.iterdir())
+            return self.answer(200, [entry(base, p) for p in found])
         if rest[0] == "paths-info":
-            wanted = json.loads(sent)["paths"] if sent.strip().startswith(b"{") else parse_qs(sent.decode()).get("paths", [])
+            is_json = sent.strip().startswith(b"{")
+            wanted = (json.loads(sent) if is_json else parse_qs(sent.decode())).get("paths", [])
             return self.answer(200, [entry(base, base / w) for w in wanted if (base / w).exists()])
         self.missing("EntryNotFound")
 
     def file(self, path):
         size = path.stat().st_size
-        first, last, asked = 0, size - 1, "" if self.fault == "whole" else self.headers.get("Range", "")
+        first, last = 0, size - 1
+        asked = "" if self.fault == "whole" else self.headers.get("Range", "")
         if asked.startswith("bytes="):
             a, b = asked[6:].split("-")
-            first, last = (int(a), min(int(b or last), last)) if a else (max(0, size - int(b)), last)
-        self.send_response(206 if asked else 200)
-        if asked: self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            if a: first, last = int(a), min(int(b or last), last)
+            else: first = max(0, size - int(b))
         tag = f'"{etag(path)}"'
-        for name, value in {"Content-Type": "application/octet-stream", "Content-Length": last - first + 1, "ETag": tag, "X-Repo-Commit": COMMIT,
-                            "Accept-Ranges": "bytes", "X-Linked-Size": size, "X-Linked-Etag": tag}.items(): self.send_header(name, str(value))
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": last - first + 1,
+                   "ETag": tag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes",
+                   "X-Linked-Size": size, "X-Linked-Etag": tag}
+        if asked: headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        self.send_head(206 if asked else 200, headers)
         breaks = self.fault in ("reset", "cut", "stall")
         if self.command == "HEAD" and breaks: return self.break_off(self.fault)
         self.end_headers()
@@ -162,7 +193,8 @@ class Handler(BaseHTTPRequestHandler):
                 f.seek(first)
                 while left > 0:
                     block = bytearray(f.read(min(1 << 20, left)))
-                    if wrong_at is not None and sent <= wrong_at < sent + len(block): block[wrong_at - sent] ^= 1
+                    if wrong_at is not None and sent <= wrong_at < sent + len(block):
+                        block[wrong_at - sent] ^= 1
                     self.wfile.write(block)
                     left, sent = left - len(block), sent + len(block)
         finally: self.note(f"SENT {self.path} {first} {sent}")
@@ -186,7 +218,9 @@ def main():
     parser.add_argument("--fault", action="append", default=[])
     args = parser.parse_args()
     Handler.root, Handler.log, Handler.dies_in = args.root, args.log, args.dies_in
-    Handler.faults = [[kind, int(times), text] for kind, times, text in (f.split(maxsplit=2) for f in args.fault)]
+    for fault in args.fault:
+        kind, times, text = fault.split(maxsplit=2)
+        Handler.faults.append([kind, int(times), text])
     describe_datasets(args.root)
     server = ThreadingHTTPServer(("127.0.0.1", args.port), Handler)
     server.daemon_threads = True
