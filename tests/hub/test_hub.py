@@ -308,7 +308,12 @@ def test_folder_with_a_malicious_pickle(teacher_folder, train_flags, tmp_path):
     assert not (tmp_path / "it-ran").exists() and not (tmp_path / "run").exists()
 
 
-DIE = "import os, signal, distill_nb.data as data, distill_nb.sources as sources; from pathlib import Path\ndef die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+DIE = """
+import os, signal
+import distill_nb.data as data, distill_nb.sources as sources
+from pathlib import Path
+def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+"""
 POINTS = {
     "at the list": ("sources._row_groups = die", 0),
     "in the third row group's line": ("""add, n = sources._ArticleLog.add, []
@@ -318,8 +323,13 @@ def half(self, value):
     self.file.write(b'0123abcd [0, 2, [half'); self.file.flush(); die()
 sources._ArticleLog.add = half""", 2),
     "with all text": ("data.split_articles = die", GROUPS),
-    "in the training tokens": ("data._tokenize_to = lambda path, *_: (path.write_bytes(b'half'), die())", GROUPS),
-    "between the two parts": ("tok = data._tokenize_to\ndata._tokenize_to = lambda path, *a: die() if path.name == 'valid.bin' else tok(path, *a)", GROUPS),
+    "in the training tokens": ("""def half(path, *_):
+    path.write_bytes(b'half')
+    die()
+data._tokenize_to = half""", GROUPS),
+    "between the two parts": ("""tokenize = data._tokenize_to
+def first(path, *args): return die() if path.name == 'valid.bin' else tokenize(path, *args)
+data._tokenize_to = first""", GROUPS),
     "before the note": ("data.write_file = die", GROUPS),
     "before the rename": ("rename = Path.rename\nPath.rename = die", GROUPS),
     "before the text is removed": ("Path.unlink = die", GROUPS)}
