@@ -128,7 +128,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_at_the_next_step(make
     def full(*args): raise OSError(28, "No space left on device")
     trainer = make(save_interval=4, max_steps=40)
     def fill_disk(trainer):
-        if trainer.place.step == 3: monkeypatch.setattr(files, "flush", full)
+        if trainer.place.step == 3: monkeypatch.setattr(files, "_flush", full)
     trainer.hooks.append(fill_disk)
     trainer.evaluate()
     with pytest.raises(BadInput, match="No space left on device.*make room"):
