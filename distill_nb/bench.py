@@ -31,7 +31,8 @@ from .sources import local_articles, local_files, take_mb
 from .export import to_llama
 from .generator import TextGenerator
 from .loss import IGNORE, fused_kd_loss
-from .plan import TeacherShape, apart, held_while, step_flops
+from .measure import _in_subprocess as apart, _peak_rss as held_while
+from .plan import TeacherShape, step_flops
 from .student import StudentModel
 from .files import ASSETS, first_line
 from .teacher import TeacherModel
