@@ -1,4 +1,5 @@
-"The command: help, its sub-commands, and what bad input gets: one line with status 2, and nothing written or lost."
+"""The command: help, its sub-commands, and what bad input gets: one line with status 2, and
+nothing written or lost."""
 import dataclasses, json, os, re, shutil, subprocess, sys, time
 
 import pytest
@@ -63,10 +64,12 @@ BAD_COMMANDS = [  # command line, then what its one line must say
     ("study --preset tiny --alpha 0.3", "--alpha is one value", "--alphas"),
     ("study --preset tiny --temperature 3", "--temperature is one value", "--temperatures"),
     ("bench nope", "'nope'", "'loss'", "distill_nb bench --help"),
-    ("bench data --dataset wikimedia/wikipedia", "wikimedia/wikipedia is no file or folder here", "give a .txt"),
+    ("bench data --dataset wikimedia/wikipedia",
+     "wikimedia/wikipedia is no file or folder here", "give a .txt"),
     ("bench data --dataset {bad}/missing.txt", "{bad}/missing.txt does not exist"),
     ("bench data --tokenizer {bad}/nope", "'{bad}/nope'", "no such folder"),
-    ("bench generate --preset tiny --out {bad}/nowhere/bench.json", "there is no folder {bad}/nowhere"),
+    ("bench generate --preset tiny --out {bad}/nowhere/bench.json",
+     "there is no folder {bad}/nowhere"),
     ("generate --checkpoint {bad}", "no checkpoint in {bad}", "distill_nb train"),
     ("generate --checkpoint {run} --strategy beam", "'beam'", "'greedy', 'top_k', 'top_p'"),
     ("generate --checkpoint {run} --top-p 0 中", "top_p=0.0 must be above 0 and at most 1"),
@@ -76,14 +79,16 @@ BAD_COMMANDS = [  # command line, then what its one line must say
     ("generate --checkpoint {run} --device tpu 中", "device='tpu'"),
     ("generate --checkpoint {run} " + "啊" * 100, "max_seq_len=32", "shorten it"),
     ("evaluate --checkpoint {bad}", "no checkpoint in {bad}"),
-    ("evaluate --checkpoint {run} --teacher {bad}/no-weights", "'{bad}/no-weights'", "model.safetensors", "a model folder with its weights"),
+    ("evaluate --checkpoint {run} --teacher {bad}/no-weights",
+     "'{bad}/no-weights'", "model.safetensors", "a model folder with its weights"),
     ("evaluate --checkpoint {run} --eval-batches 0", "eval-batches 0", "must be > 0"),
     ("export --checkpoint {bad} --out {new}", "no checkpoint in {bad}"),
     ("export --checkpoint {run} --out {run}", "output folder {run} is in use", "name another"),
 ]
 
 BAD_RUNS = [  # flags after those of a good run
-    ("--dataset {bad}/missing.txt", "{bad}/missing.txt does not exist", "give a .txt, .jsonl, .parquet file"),
+    ("--dataset {bad}/missing.txt",
+     "{bad}/missing.txt does not exist", "give a .txt, .jsonl, .parquet file"),
     ("--dataset {bad}/empty.txt", "{bad}/empty.txt gave 0 article(s)", "at least 2 are needed"),
     ("--dataset {bad}/gbk.txt", "{bad}/gbk.txt is not UTF-8", "convert it"),
     ("--dataset {bad}/data.csv", "{bad}/data.csv has the ending '.csv'", ".txt, .jsonl, .parquet"),
@@ -92,20 +97,24 @@ BAD_RUNS = [  # flags after those of a good run
     ("--dataset {bad}/column.parquet", "{bad}/column.parquet has no column 'text'", "body"),
     ("--dataset {bad}/broken.parquet", "{bad}/broken.parquet is not a"),
     ("--dataset {bad}/nothing", "{bad}/nothing holds no .txt, .jsonl, .parquet file"),
-    ("--dataset {bad}/short.txt", "{bad}/short.txt has 2 tokens, fewer than one block", "give more text"),
+    ("--dataset {bad}/short.txt",
+     "{bad}/short.txt has 2 tokens, fewer than one block", "give more text"),
     ("--batch-size 9999", "batch_size=9999", "give a batch of 1 to"),
     ("--vocab-size 100", "vocab_size=100 is less than the 4096 tokens", "raise it"),
     ("--teacher {bad}/nope", "'{bad}/nope'", "there is no such folder"),
-    ("--teacher {bad}/no-weights", "'{bad}/no-weights'", "model.safetensors", "a model folder with its weights"),
+    ("--teacher {bad}/no-weights",
+     "'{bad}/no-weights'", "model.safetensors", "a model folder with its weights"),
     ("--teacher {bad}/damaged", "'{bad}/damaged'", "a model folder with its weights"),
     ("--teacher {bad}/narrow", "{bad}/narrow has 100 rows in its head, fewer than the 4096 tokens"),
     ("--resume {bad}/nope", "{bad}/nope does not exist"),
     ("--resume {bad}", "{bad} holds no whole checkpoint"),
-    ("--resume {run} --num-layers 3 --num-kv-heads 1", "num_layers=2 (not 3)", "num_kv_heads=2 (not 1)", "give those settings"),
+    ("--resume {run} --num-layers 3 --num-kv-heads 1",
+     "num_layers=2 (not 3)", "num_kv_heads=2 (not 1)", "give those settings"),
 ]
 
 
-@pytest.mark.parametrize("command, wanted", [(c, w) for c, *w in BAD_COMMANDS], ids=[c[:60] for c, *_ in BAD_COMMANDS])
+@pytest.mark.parametrize("command, wanted", [(c, w) for c, *w in BAD_COMMANDS],
+                         ids=[c[:60] for c, *_ in BAD_COMMANDS])
 def test_bad_command(command, wanted, bad, run_folder, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     places, before = dict(bad=bad, run=run_folder, new=tmp_path / "new"), snapshot(run_folder)
@@ -114,24 +123,29 @@ def test_bad_command(command, wanted, bad, run_folder, tmp_path, monkeypatch, ca
     assert snapshot(run_folder) == before, "nothing is lost"
 
 
-@pytest.mark.parametrize("flags, wanted", [(f, w) for f, *w in BAD_RUNS], ids=[f[:60] for f, *_ in BAD_RUNS])
+@pytest.mark.parametrize("flags, wanted", [(f, w) for f, *w in BAD_RUNS],
+                         ids=[f[:60] for f, *_ in BAD_RUNS])
 def test_bad_run(flags, wanted, bad, run_folder, train_flags, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     places, before = dict(bad=bad, run=run_folder), snapshot(run_folder)
-    refused([*train_flags, "--checkpoint-dir", "new", *flags.format(**places).split()], capfd, *(w.format(**places) for w in wanted))
+    refused([*train_flags, "--checkpoint-dir", "new", *flags.format(**places).split()], capfd,
+            *(w.format(**places) for w in wanted))
     assert not list(tmp_path.iterdir()), "nothing is written"
     assert snapshot(run_folder) == before, "nothing is lost"
 
 
 def test_bad_data_leaves_the_cache_as_it_is(bad, train_flags, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("DISTILL_NB_CACHE", str(tmp_path / "cache"))
-    refused([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--dataset", str(bad / "gbk.txt")], capfd)
-    assert not [name for name in snapshot(tmp_path) if not str(name).endswith(".lock")], "but for the lock, which is empty"
+    refused([*train_flags, "--checkpoint-dir", str(tmp_path / "run"),
+             "--dataset", str(bad / "gbk.txt")], capfd)
+    assert not [name for name in snapshot(tmp_path) if not str(name).endswith(".lock")], (
+        "but for the lock, which is empty")
 
 
 def test_new_run_in_the_folder_of_another_is_refused(run_folder, train_flags, capfd):
     before = snapshot(run_folder)
-    refused([*train_flags, "--checkpoint-dir", str(run_folder)], capfd, f"checkpoint_dir={run_folder} already holds a run", "--resume")
+    refused([*train_flags, "--checkpoint-dir", str(run_folder)], capfd,
+            f"checkpoint_dir={run_folder} already holds a run", "--resume")
     assert snapshot(run_folder) == before
 
 
@@ -140,22 +154,28 @@ def test_folder_of_a_running_run_is_refused(run_folder, train_flags, tmp_path, c
     shutil.copytree(run_folder, tmp_path / "run")
     with FileLock(tmp_path / "run" / ".lock"):
         before = snapshot(tmp_path / "run")
-        assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "12", "--batch-size", "4"]) == 2
+        assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"),
+                     "--resume", "--max-steps", "12", "--batch-size", "4"]) == 2
         assert snapshot(tmp_path / "run") == before
-    assert f"checkpoint_dir={tmp_path / 'run'} is in use by another run" in capfd.readouterr().err.splitlines()[-1]
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert f"checkpoint_dir={tmp_path / 'run'} is in use by another run" in line
 
 
 def test_checkpoint_with_damaged_weights(run_folder, tmp_path, capfd):
     shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run/step-00000010/model.safetensors").write_bytes(b"\xff" * 1000)
-    for command in ("generate", "evaluate"): refused([command, "--checkpoint", str(tmp_path / "run")], capfd, "model.safetensors", "give another checkpoint")
-    refused(["export", "--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "hf")], capfd, "model.safetensors", "give another checkpoint")
+    for command in ("generate", "evaluate"):
+        refused([command, "--checkpoint", str(tmp_path / "run")], capfd, "model.safetensors",
+                "give another checkpoint")
+    refused(["export", "--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "hf")],
+            capfd, "model.safetensors", "give another checkpoint")
     assert not (tmp_path / "hf").exists()
 
 
 def test_evaluate_without_the_note_of_its_run(run_folder, tmp_path, capfd):
     shutil.copytree(run_folder / "step-00000010", tmp_path / "step-00000010")
-    refused(["evaluate", "--checkpoint", str(tmp_path)], capfd, f"{tmp_path / 'run.json'} is missing")
+    refused(["evaluate", "--checkpoint", str(tmp_path)], capfd,
+            f"{tmp_path / 'run.json'} is missing")
 
 
 def test_full_run_without_a_gpu(tmp_path, monkeypatch, capfd):
@@ -164,12 +184,14 @@ def test_full_run_without_a_gpu(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
     refused(["train"], capfd, "no CUDA GPU", " at the least", "--preset tiny", "--device cpu")
-    assert float(re.search(r"takes about ([\d.]+) (days|hours)", without_gpu(parse("train", []).run))[1]) > 1
+    assert float(re.search(r"takes about ([\d.]+) (days|hours)",
+                           without_gpu(parse("train", []).run))[1]) > 1
     assert not list(tmp_path.iterdir())
 
 
 def python(code, **kwargs):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", timeout=120, **kwargs)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          encoding="utf-8", timeout=120, **kwargs)
 
 
 @pytest.mark.parametrize("argv", [["--help"], [], *[[c, "--help"] for c in COMMANDS]])
@@ -215,7 +237,8 @@ def test_every_flag_has_its_meaning_and_default(command, capfd, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_the_terminal(command, columns, capfd, monkeypatch):
     told = help_of(command, columns, capfd, monkeypatch)
-    assert [line for line in told.splitlines() if len(line) > columns and "distill_nb train" not in line] == []
+    assert [line for line in told.splitlines() if len(line) > columns
+            and "distill_nb train" not in line] == []
     assert columns < 80 or max(map(len, told.splitlines())) <= columns, "the examples too"
 
 
@@ -236,7 +259,8 @@ def test_help_of_train_begins_with_two_examples(capfd, monkeypatch):
 
 def test_flags_are_whole_words():
     for line in ("--batch 4", "--teach x", "--grad", "--temp 2"):
-        with pytest.raises(BadInput, match=f"there is no {line.split()[0]}"): parse("train", line.split())
+        with pytest.raises(BadInput, match=f"there is no {line.split()[0]}"):
+            parse("train", line.split())
 
 
 def test_version(capsys):
@@ -247,44 +271,57 @@ def test_version(capsys):
 def test_an_exported_folder_is_no_checkpoint(run_folder, tmp_path, capfd):
     assert main(["export", "--checkpoint", str(run_folder), "--out", str(tmp_path / "hf")]) == 0
     capfd.readouterr()
-    for command in ("generate", "evaluate"): refused([command, "--checkpoint", str(tmp_path / "hf")], capfd, f"{tmp_path / 'hf'} is an exported folder", "the checkpoint")
+    for command in ("generate", "evaluate"):
+        refused([command, "--checkpoint", str(tmp_path / "hf")], capfd,
+                f"{tmp_path / 'hf'} is an exported folder", "the checkpoint")
 
 
 def test_every_config_field_is_a_flag():
     assert RunConfig().flat().keys() <= flags_of(COMMANDS["train"][0]).keys()
     for config, part in ((ModelConfig(), "model"), (TrainingConfig(), "training")):
         for f in dataclasses.fields(config):
-            flag, value = "--" + f.name.replace("_", "-"), dict(alpha=0.25, dropout=0.25, hidden_size=1024, num_heads=16, num_kv_heads=4, checkpoint_dir="x").get(f.name, 7)
+            flag, value = "--" + f.name.replace("_", "-"), dict(alpha=0.25, dropout=0.25,
+                hidden_size=1024, num_heads=16, num_kv_heads=4, checkpoint_dir="x").get(f.name, 7)
             assert getattr(getattr(parse("train", [flag, str(value)]).run, part), f.name) == value
 
 
 def test_defaults_of_the_presets():
     full, tiny = parse("train", []), parse("train", ["--preset", "tiny"])
     assert (full.preset, full.resume, tiny.preset) == ("qwen", None, "tiny")
-    assert full.run == RunConfig(ModelConfig(), TrainingConfig(), "Qwen/Qwen2.5-0.5B", "wikimedia/wikipedia")
-    assert (full.run.dataset_name, full.run.sample_mb, full.run.seed, full.run.max_steps) == ("20231101.zh", 50, 42, None)
+    assert full.run == RunConfig(ModelConfig(), TrainingConfig(), "Qwen/Qwen2.5-0.5B",
+                                 "wikimedia/wikipedia")
+    assert (full.run.dataset_name, full.run.sample_mb, full.run.seed,
+            full.run.max_steps) == ("20231101.zh", 50, 42, None)
     assert tiny.run == RunConfig(ModelConfig.tiny(), TrainingConfig.tiny(), "tiny", "tiny")
-    assert parse("train", ["--preset=tiny", "--batch-size", "16"]).run.training == TrainingConfig.tiny(batch_size=16)
-    assert parse("train", ["--resume"]).resume and parse("train", ["--resume", "here"]).resume == "here"
-    assert (parse("verify-resume", []).run.max_steps, parse("verify-resume", ["--preset", "tiny"]).run.eval_batches) == (12, 2)
+    larger = parse("train", ["--preset=tiny", "--batch-size", "16"])
+    assert larger.run.training == TrainingConfig.tiny(batch_size=16)
+    assert parse("train", ["--resume"]).resume
+    assert parse("train", ["--resume", "here"]).resume == "here"
+    assert (parse("verify-resume", []).run.max_steps,
+            parse("verify-resume", ["--preset", "tiny"]).run.eval_batches) == (12, 2)
 
 
 def test_values_in_every_form():
-    run = parse("train", ["--seed=7", "--sample-mb", "1", "--teacher-cache", "--max-seq-len", "64", "--log-with", "trackio"]).run
-    assert (run.seed, run.data_seed, run.sample_mb, run.teacher_cache, run.seq_len, run.log_with) == (7, 7, 1, True, 64, "trackio")
+    run = parse("train", ["--seed=7", "--sample-mb", "1",
+                          "--teacher-cache", "--max-seq-len", "64", "--log-with", "trackio"]).run
+    assert (run.seed, run.data_seed, run.sample_mb, run.teacher_cache, run.seq_len,
+            run.log_with) == (7, 7, 1, True, 64, "trackio")
     assert parse("study", ["--alphas", "0.5", "0.9"]).alphas == (0.5, 0.9)
-    assert parse("generate", ["--seed", "1", "中国"]).prompt == parse("generate", ["中国", "--seed", "1"]).prompt == "中国"
+    assert parse("generate", ["--seed", "1", "中国"]).prompt == parse("generate",
+        ["中国", "--seed", "1"]).prompt == "中国"
 
 
 def test_train_says_what_it_saved(run_folder):
     rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in rows if "loss" in r] == list(range(1, 11)) and set(rows[-1]["valid"]) >= {"student_ce", "teacher_ce", "kl", "top1_agreement"}
+    assert [r["step"] for r in rows if "loss" in r] == list(range(1, 11))
+    assert set(rows[-1]["valid"]) >= {"student_ce", "teacher_ce", "kl", "top1_agreement"}
     assert (run_folder / "run.json").is_file() and (run_folder / "step-00000010").is_dir()
 
 
 def test_resume_goes_on_from_the_newest(run_folder, train_flags, tmp_path, capfd):
     shutil.copytree(run_folder, tmp_path / "run")
-    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "12"]) == 0
+    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"),
+                 "--resume", "--max-steps", "12"]) == 0
     assert "going on from" in capfd.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if "loss" in r] == list(range(1, 13))
@@ -320,9 +357,12 @@ def test_resume_of_a_path_needs_no_other_flag(run_folder, tmp_path, capfd):
     assert (folder / "step-00000012").is_dir() and (tmp_path / "branch/step-00000011").is_dir()
 
 
-@pytest.mark.parametrize("flags, wanted", [
-    ("--num-layers 3", "num_layers=2 (not 3)"), ("--seed 7", "data_seed 42 → 7"), ("--batch-size 9999", "batch_size=9999"),
-    ("--alpha 2", "alpha=2.0 must be between 0 and 1"), ("--seq-len 64", "seq_len=64 must be at most max_seq_len=32")])
+@pytest.mark.parametrize("flags, wanted",
+                         [("--num-layers 3", "num_layers=2 (not 3)"),
+                          ("--seed 7", "data_seed 42 → 7"),
+                          ("--batch-size 9999", "batch_size=9999"),
+                          ("--alpha 2", "alpha=2.0 must be between 0 and 1"),
+                          ("--seq-len 64", "seq_len=64 must be at most max_seq_len=32")])
 def test_what_may_not_change_is_refused(flags, wanted, run_folder, tmp_path, capfd):
     folder = shutil.copytree(run_folder, tmp_path / "run")
     before = snapshot(folder)
@@ -333,14 +373,17 @@ def test_what_may_not_change_is_refused(flags, wanted, run_folder, tmp_path, cap
 def test_a_killed_start_goes_on_from_its_note(run_folder, tmp_path, capfd):
     "No checkpoint yet: from the beginning, with the settings of run.json."
     RunConfig.load(run_folder).save(tmp_path / "run")
-    run, err = resumed(tmp_path / "run", 2, "--checkpoint-dir", str(tmp_path / "run"), "--max-steps", "2", capfd=capfd)
-    assert "starting from the beginning" in err and run.teacher == RunConfig.load(run_folder).teacher
+    run, err = resumed(tmp_path / "run", 2, "--checkpoint-dir", str(tmp_path / "run"),
+                       "--max-steps", "2", capfd=capfd)
+    assert "starting from the beginning" in err
+    assert run.teacher == RunConfig.load(run_folder).teacher
 
 
 def test_damaged_note_of_a_run_that_is_to_go_on(run_folder, tmp_path, capfd):
     folder = shutil.copytree(run_folder, tmp_path / "run")
     (folder / "run.json").write_text("{")
-    refused(["train", "--checkpoint-dir", str(folder), "--resume"], capfd, f"{folder / 'run.json'} is damaged")
+    refused(["train", "--checkpoint-dir", str(folder), "--resume"], capfd,
+            f"{folder / 'run.json'} is damaged")
 
 
 @pytest.fixture
@@ -348,8 +391,9 @@ def first_edition(run_folder, tmp_path):
     "A run as the first edition left it: seven values in run.json."
     folder = shutil.copytree(run_folder, tmp_path / "first")
     run = RunConfig.load(folder)
-    noted = dict(teacher=run.teacher, dataset=run.dataset, dataset_name=run.dataset_name, sample_mb=50, seq_len=run.seq_len,
-                 seed=run.data_seed, batch_size=run.training.batch_size)
+    noted = dict(teacher=run.teacher, dataset=run.dataset, dataset_name=run.dataset_name,
+                 sample_mb=50, seq_len=run.seq_len, seed=run.data_seed,
+                 batch_size=run.training.batch_size)
     (folder / "run.json").write_text(json.dumps(noted, indent=2))
     return folder
 
@@ -359,7 +403,8 @@ def test_a_run_of_the_first_edition_goes_on(first_edition, run_folder, capfd):
     assert ours == theirs.changed(checkpoint_dir=str(first_edition), eval_batches=None, device=None)
     flags = "--checkpoint-dir", str(first_edition), "--max-steps", "12", "--eval-batches", "1"
     run, err = resumed(first_edition, 12, *flags, capfd=capfd)
-    assert run == ours.changed(max_steps=12, eval_batches=1) and "going on from" in err and "max_steps 10 → 12" in err
+    assert run == ours.changed(max_steps=12, eval_batches=1) and "going on from" in err
+    assert "max_steps 10 → 12" in err
 
 
 def test_a_run_of_the_first_edition_is_evaluated(first_edition, run_folder, capfd):
@@ -372,19 +417,24 @@ def test_a_run_of_the_first_edition_is_evaluated(first_edition, run_folder, capf
 def test_resume_passes_over_a_half_written_row(run_folder, train_flags, tmp_path):
     shutil.copytree(run_folder, tmp_path / "run")
     with (tmp_path / "run/metrics.jsonl").open("a") as f: f.write('{"step": 10, "lo')
-    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "11"]) == 0
-    assert [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1] == 11
+    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"),
+                 "--resume", "--max-steps", "11"]) == 0
+    assert [json.loads(line)["step"]
+            for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1] == 11
 
 
-def test_resume_with_nothing_there_starts_from_the_beginning_and_says_so(train_flags, tmp_path, capfd):
-    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--resume", "--max-steps", "2"]) == 0
-    assert "starting from the beginning" in capfd.readouterr().err and (tmp_path / "run/step-00000002").is_dir()
+def test_resume_with_nothing_there_starts_from_the_beginning_and_says_so(train_flags, tmp_path,
+        capfd):
+    assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run"),
+                 "--resume", "--max-steps", "2"]) == 0
+    assert "starting from the beginning" in capfd.readouterr().err
+    assert (tmp_path / "run/step-00000002").is_dir()
 
 
 def test_generate_writes_the_prompt_and_what_follows(run_folder, capfd):
     from distill_nb.generator import TextGenerator
     settings = dict(strategy="top_k", max_new_tokens=9, top_k=20, temperature=0.8, seed=3)
-    flags = [f(k, v) for k, v in settings.items() for f in (lambda k, v: "--" + k.replace("_", "-"), lambda k, v: str(v))]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     assert main(["generate", "中国的", "--checkpoint", str(run_folder), *flags]) == 0
     text = TextGenerator.from_checkpoint(run_folder / "step-00000010").generate("中国的", **settings)
     assert capfd.readouterr().out == f"中国的{text}\n"
@@ -392,7 +442,8 @@ def test_generate_writes_the_prompt_and_what_follows(run_folder, capfd):
 
 def test_evaluate_agrees_with_the_trainer(run_folder, capfd):
     assert main(["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]) == 0
-    report = {line.split()[0]: float(line.split()[1]) for line in capfd.readouterr().out.splitlines()[1:]}
+    report = {line.split()[0]: float(line.split()[1])
+              for line in capfd.readouterr().out.splitlines()[1:]}
     valid = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])["valid"]
     assert report == pytest.approx(valid, abs=1e-3)
 
@@ -404,14 +455,17 @@ def test_export_loads_in_transformers_with_the_same_logits(run_folder, tmp_path,
     assert main(["export", "--checkpoint", str(run_folder), "--out", str(tmp_path / "hf")]) == 0
     assert str(tmp_path / "hf") in capfd.readouterr().out
     ids = AutoTokenizer.from_pretrained(tmp_path / "hf")("北京是", return_tensors="pt")["input_ids"]
-    with torch.no_grad(): ours, theirs = StudentModel.load(run_folder / "step-00000010")(ids), AutoModelForCausalLM.from_pretrained(tmp_path / "hf")(ids).logits
+    with torch.no_grad():
+        ours = StudentModel.load(run_folder / "step-00000010")(ids)
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")(ids).logits
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
 
 
 def test_plan(capfd):
     assert main(["plan", "--preset", "tiny"]) == 0
     out = capfd.readouterr().out
-    assert [w for w in ("memory at the peak", "student", "optimizer", "teacher", "steps", "FLOPs a step", "hours") if w not in out] == []
+    assert [w for w in ("memory at the peak", "student", "optimizer", "teacher", "steps",
+                        "FLOPs a step", "hours") if w not in out] == []
 
 
 @pytest.mark.slow
@@ -425,11 +479,13 @@ def test_plan_of_the_full_run_takes_seconds(capfd):
 @pytest.mark.slow
 def test_hub_that_is_not_reached(train_flags, tmp_path):
     "One line that names the offline default, at once, for the data as for the teacher."
-    env = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf"))
+    env = os.environ | dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf"))
+    env.pop("HF_HUB_OFFLINE", None)
     for flags in (["--dataset", "wikimedia/wikipedia"], ["--teacher", "Qwen/Qwen2.5-0.5B"]):
         start = time.monotonic()
         argv = [*train_flags, "--checkpoint-dir", str(tmp_path / "run"), *flags]
-        done = python(f"import sys; from distill_nb.cli import main; sys.exit(main({argv!r}))", env=env)
+        done = python(f"import sys; from distill_nb.cli import main; sys.exit(main({argv!r}))",
+                      env=env)
         assert done.returncode == 2 and "Traceback" not in done.stderr
         (line,) = [s for s in done.stderr.splitlines() if not s.startswith("teacher ")]
         assert repr(flags[1]) in line and "--preset tiny" in line
@@ -438,29 +494,40 @@ def test_hub_that_is_not_reached(train_flags, tmp_path):
 
 def test_bench_prints_a_table_and_writes_it(tmp_path, capfd):
     "As JSON, with the machine's name, and as a picture; the first row is the limit."
-    assert main(["bench", "generate", "--preset", "tiny", "--out", str(tmp_path / "bench.json")]) == 0
+    assert main(["bench", "generate", "--preset", "tiny",
+                 "--out", str(tmp_path / "bench.json")]) == 0
     out, found = capfd.readouterr().out, json.loads((tmp_path / "bench.json").read_text())
     rows = found["results"]["generate"]["rows"]
-    assert list(rows) == ["reading the weights", "with the cache", "transformers", "anew every token"] and found["about"]["machine"]
-    for name, row in rows.items(): assert f"{row['seconds'] / rows['reading the weights']['seconds']:.2f}×" in next(line for line in out.splitlines() if name in line)
+    assert list(rows) == ["reading the weights", "with the cache", "transformers",
+                          "anew every token"]
+    assert found["about"]["machine"]
+    for name, row in rows.items():
+        assert f"{row['seconds'] / rows['reading the weights']['seconds']:.2f}×" in next(line
+            for line in out.splitlines() if name in line)
     assert rows["with the cache"]["seconds"] < rows["anew every token"]["seconds"]
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_bench_leaves_out_a_peer_that_is_not_there(monkeypatch):
-    "And says how to install it; whatever else is wrong with a peer is told too, and ours must be right."
+    """And says how to install it; whatever else is wrong with a peer is told too, and ours must
+    be right."""
     from distill_nb import bench
     for name in ("trl", "liger_kernel", "torchtune"): monkeypatch.setitem(sys.modules, name, None)
     rows = bench.bench_loss(64, 500, (16, 24), repeats=1)
-    assert list(rows["rows"])[0] == "bare matmuls" and sorted(rows["rows"])[1:] == ["fused_kd_loss", "fused_kd_loss, KL alone", "plain"]
-    assert rows["notes"] == ["not measured, since it is not installed: pip install distill_nb[bench]"]
-    monkeypatch.setattr(bench, "our_loss", lambda *inputs, alpha=0.5: 1.001 * bench.plain_loss(*inputs, alpha))
-    with pytest.raises(bench.Unequal, match="fused_kd_loss: loss and gradients are off by 1.0e-03"): bench.bench_loss(64, 500, (16, 24), repeats=1)
+    assert list(rows["rows"])[0] == "bare matmuls"
+    assert sorted(rows["rows"])[1:] == ["fused_kd_loss", "fused_kd_loss, KL alone", "plain"]
+    assert rows["notes"] == [
+        "not measured, since it is not installed: pip install distill_nb[bench]"]
+    monkeypatch.setattr(bench, "our_loss",
+                        lambda *inputs, alpha=0.5: 1.001 * bench.plain_loss(*inputs, alpha))
+    with pytest.raises(bench.Unequal, match="fused_kd_loss: loss and gradients are off by 1.0e-03"):
+        bench.bench_loss(64, 500, (16, 24), repeats=1)
 
 
 @pytest.mark.slow
 def test_bench_invariance(monkeypatch, capfd):
-    "Over micro-batches, chunks and two processes, which the command starts; status 1 and one line where the bound is passed."
+    """Over micro-batches, chunks and two processes, which the command starts; status 1 and one
+    line where the bound is passed."""
     from distill_nb import bench
     few = ("micro-batches of 1", "chunks of 100 tokens", "2 processes of 3 + 2 and 1 + 2")
     monkeypatch.setattr(bench, "SPLITS", {name: bench.SPLITS[name] for name in few})
@@ -470,4 +537,5 @@ def test_bench_invariance(monkeypatch, capfd):
     monkeypatch.setattr(bench, "SPLITS", {few[0]: bench.SPLITS[few[0]]})
     monkeypatch.setitem(bench.BOUNDS, "gradient", 1e-12)
     with pytest.raises(SystemExit) as e: main(["bench", "invariance"])
-    assert str(e.value).startswith(f"distill_nb: with {few[0]} the gradient of a step differs by") and "gradient" in capfd.readouterr().out
+    assert str(e.value).startswith(f"distill_nb: with {few[0]} the gradient of a step differs by")
+    assert "gradient" in capfd.readouterr().out

@@ -1,4 +1,5 @@
-"The data on its way to the model: tokens on disk that somebody has spoiled, and files that are named from somewhere else."
+"""The data on its way to the model: tokens on disk that somebody has spoiled, and files that
+are named from somewhere else."""
 import shutil
 
 import pytest

@@ -483,8 +483,10 @@ def deep_list(n):
 
 def bad_notes(world):
     whole = json.loads((world.run / "run.json").read_text())
-    noted = {key: whole[key] for key in "teacher dataset dataset_name sample_mb seq_len seed".split()}
-    first = noted | dict(batch_size=whole["training"]["batch_size"])  # as the first edition wrote it
+    noted = {key: whole[key]
+             for key in "teacher dataset dataset_name sample_mb seq_len seed".split()}
+    # as the first edition wrote it
+    first = noted | dict(batch_size=whole["training"]["batch_size"])
     def case(name, content, wanted=("run.json",)):
         folder = world.folder()
         run = world.copy(world.run, folder, "run")

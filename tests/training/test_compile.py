@@ -26,7 +26,7 @@ def test_no_compiler_is_one_warning(tmp_path):
 import logging, torch; from distill_nb.loss import _compiled_chunk_loss, _tiled_chunk_loss
 logging.basicConfig()
 for columns in (128, 192):
-    f = _compiled_chunk_loss(torch.device("cpu"), columns, torch.float32, torch.float32, 0.5, 2., 100)
+    f = _compiled_chunk_loss(torch.device("cpu"), columns, *[torch.float32] * 2, 0.5, 2., 100)
     assert f is _tiled_chunk_loss"""
     env = os.environ | dict(CXX="/bin/false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path))
     ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
