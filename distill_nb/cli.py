@@ -190,7 +190,7 @@ def _train(args:_Train):
 def _without_gpu(run:RunConfig) -> str:
     "What a full run without a GPU means, in one line."
     import torch
-    from distill_nb.bench import fastest
+    from distill_nb.measure import fastest
     from distill_nb.plan import TeacherShape, run_steps, step_flops
     a = torch.randn(1024, 1024)
     speed = 2 * 1024**3 / fastest(lambda: a @ a)

@@ -37,7 +37,7 @@ _SHELVES = [ # name, what it is, x, y, width, height; its modules in small print
      "config · files · hub · sources · device · checkpoint",
      "saver · runs · step · meter · signals · watch"),
     ("tools", "what is built on it", 486, 240, 464, 58,
-     "facts · articles · tiny · demo · cache · measure · plan · peers · bench · study",
+     "facts · articles · tiny · demo · cache · measure · plan · peers · races · bench · study",
      "live · writers · panels · playground · browser · verify · terminal · flags · cli")]
 _ARROWS = [
     "98,148 128,148", "204,148 240,148", "306,148 316,148", "400,148 430,148",

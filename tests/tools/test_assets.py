@@ -99,12 +99,12 @@ def test_the_study_of_caches_is_whole():
 
 def test_recorded_bench():
     "Made at full size by the benchmark as it is now; nbs/tools/bench.ipynb says what it shows."
-    from distill_nb.bench import BENCHES, table
+    from distill_nb.bench import _BENCHES, _table
     recorded = json.loads((ASSETS / "bench_full.json").read_text(encoding="utf-8"))
     about, kinds = recorded["about"], {name.split(",")[0] for name in recorded["results"]}
     assert about["machine"] and {"torch", "trl", "liger_kernel"} <= set(about["versions"])
-    assert {"loss", "step", "generate"} <= kinds <= set(BENCHES)
-    assert "other programs" not in table(recorded["results"])
+    assert {"loss", "step", "generate"} <= kinds <= set(_BENCHES)
+    assert "other programs" not in _table(recorded["results"])
     for name in ("loss, FP32", "loss, BF16"):
         found = {row.split(",")[0] for row in recorded["results"][name]["rows"]}
         assert found >= {"bare matmuls", "fused_kd_loss", "plain", "TRL", "Liger"}

@@ -1,0 +1,64 @@
+"`distill_nb bench`: what it prints and writes, and that nothing unequal gets a time."
+import json, sys
+
+import pytest
+
+from distill_nb import bench, peers
+from distill_nb.cli import main
+from distill_nb.races import _race_losses
+
+
+def test_a_table_is_printed_and_written(tmp_path, capfd):
+    "As JSON, with the machine's name, and as a picture; the first row is the limit."
+    flags = ["--preset", "tiny", "--out", str(tmp_path / "bench.json")]
+    assert main(["bench", "generate", *flags]) == 0
+    out, found = capfd.readouterr().out, json.loads((tmp_path / "bench.json").read_text())
+    rows = found["results"]["generate"]["rows"]
+    limit, cached, *_, anew = rows
+    assert list(rows) == [limit, cached, "transformers", anew]
+    assert [limit, cached, anew] == ["reading the weights", "with the cache", "anew every token"]
+    assert found["about"]["machine"]
+    for name, row in rows.items():
+        line = next(line for line in out.splitlines() if name in line)
+        assert f"{row['seconds'] / rows[limit]['seconds']:.2f}×" in line
+    assert rows[cached]["seconds"] < rows[anew]["seconds"]
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_peer_that_is_not_there_is_left_out(monkeypatch):
+    "With a line that says how to install it; and ours must be right."
+    for name in ("trl", "liger_kernel", "torchtune"):
+        monkeypatch.setitem(sys.modules, name, None)
+    found = _race_losses(64, 500, (16, 24), repeats=1)
+    limit, *others = found["rows"]
+    assert limit == "bare matmuls"
+    assert sorted(others) == ["fused_kd_loss", "fused_kd_loss, KL alone", "plain"]
+    cure = "pip install distill_nb[bench]"
+    assert found["notes"] == [f"not measured, since it is not installed: {cure}"]
+    def nearly(*inputs, alpha=0.5): return 1.001 * peers._plain_loss(*inputs, alpha)
+    monkeypatch.setattr(peers, "_our_loss", nearly)
+    told = "fused_kd_loss: loss and gradients are off by 1.0e-03"
+    with pytest.raises(peers.Unequal, match=told): _race_losses(64, 500, (16, 24), repeats=1)
+
+
+@pytest.mark.slow
+def test_steps_are_equal_before_they_are_timed(capfd):
+    assert main(["bench", "step", "--preset", "tiny"]) == 0
+    out = capfd.readouterr().out
+    rows = "its matrix products", "ours", "ours, teacher cached", "plain loss", "AdamW"
+    assert [name for name in rows if f"  {name} " not in out] == []
+
+
+@pytest.mark.slow
+def test_invariance(monkeypatch, capfd):
+    "Over micro-batches, chunks and two processes; status 1 where the bound is passed."
+    few = "micro-batches of 1", "chunks of 100 tokens", "2 processes of 3 + 2 and 1 + 2"
+    monkeypatch.setattr(bench, "_SPLITS", {name: bench._SPLITS[name] for name in few})
+    assert main(["bench", "invariance"]) == 0
+    out = capfd.readouterr().out
+    assert [name for name in few if f"  {name} " not in out] == [] and out.count("gradient") == 3
+    monkeypatch.setattr(bench, "_SPLITS", {few[0]: bench._SPLITS[few[0]]})
+    monkeypatch.setitem(bench._BOUNDS, "gradient", 1e-12)
+    with pytest.raises(SystemExit) as e: main(["bench", "invariance"])
+    told = f"distill_nb: with {few[0]} the gradient of a step differs by"
+    assert str(e.value).startswith(told) and "gradient" in capfd.readouterr().out
