@@ -105,7 +105,8 @@ def test_plan_of_the_command(capsys):
     assert [int(line.split()[0]) for line in lines if line.startswith(cards)] == list(_CARDS)
 
 
-def test_training_with_checkpointing_is_the_same_training(train_flags, tmp_path, run_folder, monkeypatch):
+def test_training_with_checkpointing_is_the_same_training(
+        train_flags, tmp_path, run_folder, monkeypatch):
     "Bit for bit, through the command; and every block runs twice a batch."
     from distill_nb.student import TransformerBlock
     runs, forward = [], TransformerBlock.forward
