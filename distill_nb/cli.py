@@ -130,12 +130,13 @@ def _base_run(kind, own:dict, checkpoint_dir) -> RunConfig: # `own`: flags of th
 
 # %% ../nbs/tools/cli.ipynb #cell-20
 def _find_device(args):
-    "Raises `BadInput` where there is none such, or none that the full run should be on."
+    "Raises `BadInput` for a missing device or tracker, or a full run without a GPU."
     import torch
     from distill_nb.device import make_accelerator
-    wants_gpu = args.preset == "qwen" and args.run.device is None
-    if wants_gpu and not torch.cuda.is_available(): raise BadInput(_without_gpu(args.run))
-    return make_accelerator(args.run.device).device
+    run, folder = args.run, args.run.training.checkpoint_dir
+    wants_gpu = args.preset == "qwen" and run.device is None
+    if wants_gpu and not torch.cuda.is_available(): raise BadInput(_without_gpu(run))
+    return make_accelerator(run.device, run.log_with, folder).device
 
 def _load_data(run:RunConfig, tokenizer):
     from distill_nb.data import WikiDataset
@@ -182,8 +183,8 @@ def _train(args:_Train):
     if args.resume: _go_on(trainer, args)
     trainer.fit()
     if not trainer.accelerator.is_main_process: return
-    newest, best = checkpoints(folder)[0], best_of(checkpoints(folder))
-    if best not in (None, newest): print(f"the lowest validation loss was that of {best}")
+    best = best_of(found := checkpoints(folder))
+    if best not in (None, found[0]): print(f"the lowest validation loss was that of {best}")
     print(f"saved in {folder}; try: distill_nb generate --checkpoint {shlex.quote(folder)} 中国")
 
 # %% ../nbs/tools/cli.ipynb #cell-22
@@ -320,9 +321,9 @@ def _plan(args:_Plan):
 
 def _bench(args:_Bench):
     from distill_nb.bench import Unequal, bench
+    settings = dict(dataset=args.dataset, tokenizer=args.tokenizer)
     try:
-        for text in bench(args.what, args.preset, args.out, dataset=args.dataset,
-                          tokenizer=args.tokenizer): print(text, flush=True)
+        for text in bench(args.what, args.preset, args.out, **settings): print(text, flush=True)
     except Unequal as e: raise SystemExit(f"distill_nb: {e}") from None
 
 # %% ../nbs/tools/cli.ipynb #cell-27
@@ -373,10 +374,9 @@ def _check_numbers(given:dict): # flag's field → value
         limit, rule = (math.inf, "finite") if is_float else (2**63, "of at most 64 bits")
         if not 0 < value < limit:
             raise BadInput(f"--{name.replace('_', '-')} {value} must be > 0 and {rule}")
-    seed, seeds = given.get("seed", 0), given.get("seeds", 1)
-    if not 0 <= seed < 2**32: raise BadInput(f"--seed {seed} must be between 0 and {2**32 - 1}")
-    if seeds > 2**32 - seed:
-        raise BadInput(f"--seeds {seeds} is more than there are, from --seed {seed} on")
+    seed, seeds, last = given.get("seed", 0), given.get("seeds", 1), 2**32 - 1
+    if not 0 <= seed <= last: raise BadInput(f"--seed {seed} must be between 0 and {last}")
+    if seed + seeds - 1 > last: raise BadInput(f"--seeds {seeds} is more than there are from {seed} on")
     if given.get("resume") == "":
         raise BadInput("--resume '' names no checkpoint; give a path, or --resume alone")
 
@@ -390,8 +390,8 @@ def _run(argv):
     if argv[0] == "--version": return print(f"distill_nb {__version__}")
     if argv[0] not in _COMMANDS:
         close = did_you_mean(argv[0], _COMMANDS)
-        raise BadInput(f"{argv[0]!r} is not a command{close}; the commands are "
-                       f"{', '.join(_COMMANDS)}")
+        known = ", ".join(_COMMANDS)
+        raise BadInput(f"{argv[0]!r} is not a command{close}; the commands are {known}")
     args = _parse(argv[0], argv[1:])
     set_up_logging()
     _COMMANDS[argv[0]][1](args)

@@ -490,3 +490,40 @@ def test_hub_that_is_not_reached(train_flags, tmp_path):
         (line,) = [s for s in done.stderr.splitlines() if not s.startswith("teacher ")]
         assert repr(flags[1]) in line and "--preset tiny" in line
         assert time.monotonic() - start < 30 and not (tmp_path / "run").exists()
+
+
+def logged_by_tensorboard(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    found = EventAccumulator(str(folder / "run/distill_nb"))
+    found.Reload()
+    return {name: [row.step for row in found.Scalars(name)] for name in found.Tags()["scalars"]}
+
+
+def logged_by_trackio(folder):
+    import sqlite3
+    found = {}
+    with sqlite3.connect(folder / "trackio/distill_nb.db") as db:
+        for step, row in db.execute("select step, metrics from metrics order by id"):
+            for name in json.loads(row): found.setdefault(name, []).append(step)
+    return found
+
+
+@pytest.mark.parametrize("tracker, logged", [("tensorboard", logged_by_tensorboard),
+                                             ("trackio", logged_by_trackio)])
+def test_metrics_go_to_a_tracker_too(tracker, logged, train_flags, tmp_path):
+    "Where it is not asked for, nothing but metrics.jsonl is written."
+    flags = [*train_flags, "--max-steps", "3", "--checkpoint-dir", str(tmp_path / "run"),
+             "--log-with", tracker]
+    done = python(f"import sys; from distill_nb.cli import main; sys.exit(main({flags!r}))",
+                  env=os.environ | dict(TRACKIO_DIR=str(tmp_path / "trackio")))
+    assert done.returncode == 0, done.stderr
+    steps = logged(tmp_path)
+    assert steps["loss"] == steps["lr"] == [1, 2, 3] and steps["valid/student_ce"] == [3]
+    assert RunConfig.load(tmp_path / "run").log_with == tracker
+
+
+def test_a_tracker_that_is_not_installed(train_flags, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("distill_nb.device.get_available_trackers", lambda: [])
+    flags = [*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--log-with", "trackio"]
+    refused(flags, capfd, "log_with='trackio'", "pip install trackio")
+    assert not list(tmp_path.iterdir())
