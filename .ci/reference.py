@@ -29,16 +29,23 @@ def cell(text): return re.sub(r"([|$])", r"\\\1", text)
 
 
 def improve_entries():
-    "Three things that smalldocs leaves out, or says twice."
+    "What smalldocs leaves out, or says twice."
     has_init, docments, unwrapped = api.has_init, api.safe_docments, api.unwrapped
     params_table = api.params_table
     api.has_init = lambda klass: is_named_tuple(klass) or has_init(klass)
     api.safe_docments = lambda symbol: fields_of(symbol, docments)
-    # class methods that fastcore patches in keep their function in .f
-    api.unwrapped = lambda o: unwrapped(o.f if type(o).__name__ == "_clsmethod" else o)
+    api.unwrapped = lambda o: function_of(o, unwrapped)
     # a table without a comment would say no more than the signature
     api.params_table = lambda symbol, module: (params_table(symbol, module)
         if any(p.docment for p in api.safe_docments(symbol).values()) else "")
+
+
+def function_of(o, otherwise):
+    "The function of a method, also where fastcore patched it in: with its class in its name."
+    if type(o).__name__ == "_clsmethod": return o.f
+    inner = otherwise(o)
+    if hasattr(o, "__wrapped__"): inner.__qualname__ = o.__qualname__
+    return inner
 
 
 def is_named_tuple(symbol): return hasattr(symbol, "_fields")

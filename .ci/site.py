@@ -36,13 +36,11 @@ def prepare_notebook(path, notebooks, proc, cfg):
         first["source"] = [s for s in first["source"] if not s.startswith("output-file:")]
     nb["cells"] = show_once(nb["cells"])
     text = json.dumps(nb, ensure_ascii=False, indent=1)
-    site = re.escape(f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/"))
+    site = f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/")
     for notebook in notebooks:
-        name = notebook.relative_to(proc).as_posix()
-        page = re.escape(name.replace(notebook.stem, module_of(notebook)).removesuffix(".ipynb"))
-        text = re.sub(f"{site}/{page}.html", f"/{name}", text)
-    text = re.sub(site + "/(reference|try)/", r"/\1/", text)
-    text = text.replace("*Call self as a function.*", "") # Python's own words, where there are none
+        page = notebook.with_name(f"{module_of(notebook)}.html").relative_to(proc).as_posix()
+        text = text.replace(f"{site}/{page}", f"/{notebook.relative_to(proc).as_posix()}")
+    for folder in ("reference", "try"): text = text.replace(f"{site}/{folder}/", f"/{folder}/")
     path.write_text(text, encoding="utf-8")
 
 
