@@ -44,7 +44,7 @@ def function_of(o, otherwise):
     "The function of a method, also where fastcore patched it in: with its class in its name."
     if type(o).__name__ == "_clsmethod": return o.f
     inner = otherwise(o)
-    if hasattr(o, "__wrapped__"): inner.__qualname__ = o.__qualname__
+    if inspect.isfunction(o): inner.__qualname__ = o.__qualname__
     return inner
 
 
