@@ -376,7 +376,7 @@ def _check_numbers(given:dict): # flag's field → value
             raise BadInput(f"--{name.replace('_', '-')} {value} must be > 0 and {rule}")
     seed, seeds, last = given.get("seed", 0), given.get("seeds", 1), 2**32 - 1
     if not 0 <= seed <= last: raise BadInput(f"--seed {seed} must be between 0 and {last}")
-    if seed + seeds - 1 > last: raise BadInput(f"--seeds {seeds} from --seed {seed} on are too many")
+    if seed + seeds - 1 > last: raise BadInput(f"--seeds {seeds} from --seed {seed}: too many")
     if given.get("resume") == "":
         raise BadInput("--resume '' names no checkpoint; give a path, or --resume alone")
 
