@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 INSTALL = '''#| hide
-if not __import__("importlib.util").util.find_spec("distill_nb"): # on Colab, for one
+if not __import__("importlib.util").util.find_spec("distill_nb"): # on Colab
     get_ipython().run_line_magic("pip", "install -q git+{git_url}")'''
 
 
