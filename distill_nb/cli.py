@@ -16,10 +16,8 @@ from .config import RUN_FILE, BadInput, RunConfig, TrainingConfig
 from .flags import did_you_mean, help_text, read_flags
 from .terminal import exit_status, set_up_logging
 
-# %% ../nbs/tools/cli.ipynb #cell-03
-_log = logging.getLogger("distill_nb")
-
 # %% ../nbs/tools/cli.ipynb #cell-13
+_log = logging.getLogger("distill_nb")
 _Preset = Literal["tiny", "qwen"]
 
 @dataclass(frozen=True)
@@ -355,9 +353,11 @@ def _parse(command:str, argv:list): # → settings of the command
     if "run" in fields:
         run = _base_run(kind, own, given.get("checkpoint_dir", TrainingConfig.checkpoint_dir))
         own.setdefault("preset", "qwen" if run.teacher == RunConfig.teacher else "tiny")
-        try: own["run"] = run.changed(**given).with_full_paths()
+        try: changed = run.changed(**given)
         except BadInput as e:
             raise BadInput(f"{str(e).split(': ', 1)[1]}; see {prog} --help") from e
+        resumes = own.get("resume") is not None # its paths are compared with those of run.json
+        own["run"] = changed.with_full_paths() if resumes else changed
         defaults = own["run"].flat()
     args = kind(**own)
     if wants_help:
