@@ -1,6 +1,6 @@
 """Training as a process: stopped by a signal, and started twice in one folder. (Killed:
 test_soak. Several processes: test_distributed.)"""
-import signal
+import os, signal, subprocess, sys, time
 
 import pytest
 import torch
