@@ -48,7 +48,7 @@ def forget(self):
     if what == "best, which is 0": self.meter.best_val_loss = 0.0
     if what == "schedule": self.step.scheduler.last_epoch = 0
     if what == "metrics": self.meter.history = self.meter.history[:-1]
-    if what == "seed": self.run = self.run.changed(seed=self.run.seed + 1)
+    if what == "seed": object.__setattr__(self.run, "seed", self.run.seed + 1)
 
 real = DistillationTrainer.resume
 def resume(self, *args, **kwargs):
