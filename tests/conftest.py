@@ -40,6 +40,7 @@ def pytest_make_collect_report():
 ALONE = "site", "lab"  # one of each: they build in this checkout, or run notebook after notebook
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     "For `pytest -n 2 --dist loadgroup`: tests that share something costly stay on one worker."
     for item in items:

@@ -1,5 +1,5 @@
 "The house stays small: modules, functions, classes, lines and public names keep to their sizes."
-import ast, json, re
+import ast, json, os, re
 from pathlib import Path
 
 import pytest
@@ -113,3 +113,12 @@ def test_no_line_is_wide():
         found = [len(line) for line in lines if len(line) > WIDEST]
         if found: wide[name] = found
     assert wide == {}, f"{sum(map(len, wide.values()))} lines are wider than {WIDEST}: {wide}"
+
+
+@pytest.fixture(scope="module")
+def shared(): "Something costly, as the groups of conftest.py are for."
+
+
+def test_what_is_shared_stays_on_one_worker(shared, request):
+    "Of several workers (pytest -n 2) one gets all tests of a group: its name ends their ids."
+    if "PYTEST_XDIST_WORKER" in os.environ: assert request.node.nodeid.endswith("@test_house")
