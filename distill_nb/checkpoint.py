@@ -121,8 +121,6 @@ def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
                    "a run, or make one with: distill_nb train --preset tiny")
 
 # %% ../nbs/engine/checkpoint.ipynb #read
-_log = logging.getLogger("distill_nb")
-
 PROGRESS_KEYS = ("current_epoch", "epoch_step", "current_step", "blocks_per_step",
                  "best_val_loss", "val_loss")
 

@@ -9,7 +9,7 @@ __all__ = ['Damaged', 'one_line', 'retry', 'stream_range', 'fetch', 'is_folder_n
 import hashlib, json, logging, os, re, time
 from pathlib import Path
 from .config import BadInput
-from .files import ASSETS, LateBar, sha256, wait_for_lock, write_file
+from .files import ASSETS, LateBar, first_line, sha256, wait_for_lock, write_file
 
 # %% ../nbs/engine/hub.ipynb #transient
 _log = logging.getLogger("distill_nb")
@@ -37,7 +37,7 @@ def one_line(e): # an exception
     if _status(e) in (401, 403, 404):
         return ("the hub has no such thing, or does not show it to you (status"
                 f" {_status(e)}; where it is private or gated: hf auth login)")
-    return (str(e).strip() or type(e).__name__).partition("\n")[0].rstrip(".")
+    return first_line(e).rstrip(".")
 
 # %% ../nbs/engine/hub.ipynb #retry
 def retry(what, attempt, came=lambda: 0): # `came`: bytes that are there so far

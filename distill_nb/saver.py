@@ -27,14 +27,12 @@ class Saver:
         self.thread, self.writing = ThreadPoolExecutor(1), None
         self.tensors_read = threading.Event()
 
-    def begin(self, student, state:dict, tokenizer, # whole tensors; state: of `trainer.pt`
-              ) -> Path: # the checkpoint's folder, later
+    def begin(self, student, state:dict, tokenizer): # whole tensors; state: of `trainer.pt`
         "Begin to write. Training goes on; its next update waits until the tensors have been read."
         path = step_folder(self.folder, state["current_step"])
         check_room(path, checkpoint_bytes(student))
         self.tensors_read.clear()
         self.writing = self.thread.submit(self.write, path, student, state, tokenizer)
-        return path
 
     def write(self, path, student, state, tokenizer): # in the thread
         def fill(folder):
