@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from .config import BadInput
 from .files import ASSETS, LateBar, first_line
-from .hub import Damaged, check_hub, in_vain, is_folder_name
+from .hub import Damaged, check_hub, http_status, in_vain, is_folder_name
 from .hub import one_line, retry, stream_range
 
 # %% ../nbs/engine/sources.ipynb #log
@@ -266,8 +266,7 @@ def hub_articles(source, # data set id
     try: yield from _logged_articles(source, name, article_log)
     except BadInput: raise
     except Exception as e:
-        status = getattr(getattr(e, "response", None), "status_code", 0)
-        if status == 404: article_log.file.truncate(0) # that version is no longer there
+        if http_status(e) == 404: article_log.file.truncate(0) # that version is gone
         reason = one_line(e) + in_vain(e)
         raise BadInput(f"cannot stream {source!r} ({name}) from the hub: {reason}. Check "
                        "the id and the connection, give a local file with --dataset, or use "
