@@ -4,6 +4,7 @@ import os, re, subprocess, sys, time
 from pathlib import Path
 
 import pytest
+from shell import WITH_PEAK
 
 pytestmark = pytest.mark.slow
 
@@ -11,7 +12,7 @@ LESSONS = sorted((Path(__file__).parents[2] / "nbs").rglob("*.ipynb"))
 # Without AVX, FMA and a second thread sums are made in another order than in `nbdev_test`.
 ELSEWHERE = dict(ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41",
                  OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", IN_TEST="1")
-RUN = """
+LESSON = """
 import sys; from pathlib import Path; from nbdev.test import test_nb
 sys.exit(not test_nb(Path(sys.argv[1]))[0])
 """
@@ -22,10 +23,10 @@ def test_lesson_elsewhere(path):
     text = path.read_text(encoding="utf-8")
     said = re.search(r"about (\d+) s on two cores, ([\d.]+) GB of memory", text)
     begin = time.monotonic()
-    command = [sys.executable, "-c", RUN, path]
-    process = subprocess.Popen(command, cwd=path.parent, env=os.environ | ELSEWHERE)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds, memory = time.monotonic() - begin, usage.ru_maxrss / 1e6
+    command = [*WITH_PEAK, sys.executable, "-c", LESSON, path]
+    lesson = subprocess.run(command, cwd=path.parent, env=os.environ | ELSEWHERE,
+                            stdout=subprocess.PIPE, text=True)
+    seconds, memory = time.monotonic() - begin, float(lesson.stdout.splitlines()[-1])
     print(f"{path.stem}: {seconds:.1f} s of {said[1]}, {memory:.2f} GB of {said[2]}")
-    assert status == 0
+    assert lesson.returncode == 0, lesson.stdout
     assert memory < 1.2 * float(said[2]) + 0.05

@@ -7,6 +7,14 @@ from safetensors.torch import load_file
 installed = Path(sys.executable).with_name("distill_nb")
 COMMAND = [sys.executable, "-c", "import sys; from distill_nb.cli import main; sys.exit(main())"]
 if installed.exists(): COMMAND = [str(installed)]
+# Before a command: its peak of memory, in GB, is the last line of its output. A small process
+# starts it, for a child begins with its parent's memory and that counts.
+WITH_PEAK = [sys.executable, "-c", """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6)
+sys.exit(status)
+"""]
 
 
 def start(*argv, command=COMMAND, **env):

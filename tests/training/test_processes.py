@@ -4,7 +4,7 @@ import os, signal, subprocess, sys, time
 
 import pytest
 import torch
-from shell import COMMAND, finish, metrics, run, start, steps, wait_until, weights
+from shell import WITH_PEAK, COMMAND, finish, metrics, run, start, steps, wait_until, weights
 from zygote import Zygote
 
 from distill_nb.checkpoint import check_whole, checkpoints
@@ -126,12 +126,7 @@ NO_SAVING = """
 from distill_nb.saver import Saver
 Saver.write = lambda self, *args: self.tensors_read.set()
 """
-PEAK = """
-import resource
-from distill_nb.cli import main
-try: main()
-finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
-"""
+MAIN = "from distill_nb.cli import main\nmain()"
 LARGE = ("train --preset tiny --device cpu --max-steps 3 --eval-interval 1000 --eval-batches 1 "
          "--log-interval 1 --batch-size 1 --hidden-size 512 --num-layers 5 --num-heads 8 "
          "--intermediate-size 2048 --save-interval 1 --keep 1").split()
@@ -141,7 +136,7 @@ def test_saving_takes_no_second_copy_of_the_weights(tmp_path):
     """20 million parameters: weights and AdamW's averages are 0.25 GB. A run that saves after
     every step takes little more memory than one that never does."""
     def peak(name, before):
-        command = [sys.executable, "-c", before + PEAK]
+        command = [*WITH_PEAK, sys.executable, "-c", before + MAIN]
         _, out, _ = run(*LARGE, "--checkpoint-dir", tmp_path / name, command=command)
         return float(out.splitlines()[-1])
     # the first ends in an error, since it has nothing to show
