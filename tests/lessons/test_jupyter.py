@@ -60,8 +60,13 @@ def wait_until_idle(page, address):
         quiet = quiet + 1 if all(k["execution_state"] == "idle" for k in kernels) else 0
 
 
+# The course, a notebook of the engine, and those with widgets; `nbdev_test` runs them all.
+IN_LAB = [p for p in NOTEBOOKS if p.parent.name == "nbs"
+          or p.stem in ("checkpoint", "live", "playground")]
+
+
 @pytest.mark.slow
-@each_notebook
+@pytest.mark.parametrize("notebook", IN_LAB, ids=lambda p: p.stem)
 def test_notebook_runs_in_jupyterlab(notebook, lab, page):
     address, folder = lab
     name = notebook.relative_to(ROOT).as_posix()
