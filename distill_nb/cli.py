@@ -139,7 +139,7 @@ def _find_device(args):
 def _load_data(run:RunConfig, tokenizer):
     from distill_nb.data import WikiDataset
     return WikiDataset(run.dataset, run.dataset_name, run.sample_mb, run.seq_len, tokenizer,
-                       run.val_fraction, run.data_seed)
+                       run.val_fraction, run.data_seed, None, run.text_field, run.on_bad_text)
 
 def _load(run:RunConfig, device): # → teacher and data
     from distill_nb.cache import cache_teacher
@@ -177,7 +177,7 @@ def _train(args:_Train):
     trainer = DistillationTrainer(
         student, teacher, data, run.training, run.max_steps, run.seed, run.device,
         run.accumulate, run.eval_batches, keep=run.keep, log_with=run.log_with)
-    trainer.run = run # which it writes down
+    trainer.run = run.changed(dataset_name=data.name) # which it writes down
     if args.resume: _go_on(trainer, args)
     trainer.fit()
     if not trainer.accelerator.is_main_process: return

@@ -173,6 +173,7 @@ class TrainingConfig(Config):
 RUN_FILE = "run.json"
 _FOLLOWS = dict(seq_len="max_seq_len", data_seed="seed") # what is not given → what it takes
 _TRACKERS = "tensorboard", "trackio", "wandb"
+_BAD_TEXT = "stop", "skip", "replace"
 
 @dataclass(frozen=True)
 class RunConfig(Config):
@@ -180,11 +181,13 @@ class RunConfig(Config):
     model:ModelConfig = ModelConfig()
     training:TrainingConfig = TrainingConfig()
     teacher:str = "Qwen/Qwen2.5-0.5B" # id on the hub, or a model folder, or tiny
-    dataset:str = "wikimedia/wikipedia" # id on the hub, .txt, .jsonl or .parquet files, or tiny
-    dataset_name:str = "20231101.zh" # configuration of a hub data set
+    dataset:str = "wikimedia/wikipedia" # id on the hub, a file or a folder of files, or tiny
+    dataset_name:str = "20231101.zh" # configuration of a data set that has several
+    text_field:str = "text" # field or column that holds the article
+    on_bad_text:str = "stop" # at bytes that are no text; or skip the article, or replace
     sample_mb:float = 50 # megabytes of text to take
     seq_len:int|None = None # tokens of a block; --max-seq-len if not given
-    val_fraction:float = 0.1 # share of the articles to validate on
+    val_fraction:float = 0.1 # share of the text to validate on
     seed:int = 42 # decides everything random
     data_seed:int|None = None # of split and order of the text; --seed if not given
     max_steps:int|None = None # stop here, if the epochs last longer (default: no limit)
@@ -209,6 +212,7 @@ class RunConfig(Config):
             self.fail("seq_len", f"must be at most max_seq_len={self.model.max_seq_len}")
         self.require(f"one of {', '.join(_TRACKERS)}",
                      lambda x: x is None or x in _TRACKERS, "log_with")
+        self.require(f"one of {', '.join(_BAD_TEXT)}", lambda x: x in _BAD_TEXT, "on_bad_text")
 
     @classmethod
     def preset(cls, name="qwen"): # or tiny

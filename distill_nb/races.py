@@ -14,13 +14,14 @@ import torch
 from .config import BadInput, ModelConfig
 from .data import WikiDataset, _batches, _fast_tokenizer, _plain_text
 from .export import to_llama
+from .formats import Reading
 from .generator import TextGenerator
 from .measure import _extra_memory, _in_subprocess, _seconds, race
 from .peers import (
     Unequal, _bare_matmuls, _best_device, _best_liger, _gradients, _loss_inputs,
     _loss_variants, _step_variants, _StepRace, _usable)
 from .plan import step_flops
-from .sources import local_articles, local_files, take_mb
+from .sources import local_files, take_mb
 from .student import StudentModel
 
 # %% ../nbs/tools/races.ipynb #loss
@@ -145,7 +146,7 @@ def _bench_data(dataset="tiny", tokenizer="tiny", tiny=False) -> dict:
     if files is None:
         raise BadInput(f"{dataset} is no file or folder here; "
                        "give a .txt, .jsonl or .parquet file of articles")
-    articles = list(take_mb(local_articles(files), 50))
+    articles = list(take_mb(Reading().read(files.train), 50))
     if dataset == "tiny" and not tiny: articles *= 8
     with (tempfile.TemporaryDirectory() as folder,
           _plain_text(tokenizer.backend_tokenizer) as backend):

@@ -83,7 +83,8 @@ def describe_run(student, teacher, data, **settings) -> RunConfig:
     return RunConfig(
         model=student.config, teacher=teacher.model_id if teacher else data.tokenizer.name_or_path,
         dataset=data.source, dataset_name=data.name, sample_mb=data.sample_mb, seq_len=data.seq_len,
-        val_fraction=data.val_fraction, data_seed=data.seed,
+        val_fraction=data.val_fraction, data_seed=data.seed, text_field=data.text_field,
+        on_bad_text=data.on_bad_text,
         gradient_checkpointing=getattr(student, "gradient_checkpointing", False), **settings)
 
 # %% ../nbs/engine/runs.ipynb #same

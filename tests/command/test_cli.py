@@ -19,7 +19,7 @@ def bad(tmp_path_factory, teacher_folder):
     (folder / "empty.txt").write_text("")
     (folder / "gbk.txt").write_bytes("中国的名胜\n\n北京的名胜".encode("gbk"))
     (folder / "short.txt").write_text("中国\n\n北京", encoding="utf-8")
-    (folder / "data.csv").write_text("text\n中国")
+    (folder / "data.doc").write_text("text\n中国")
     (folder / "column.jsonl").write_text('{"content": "中国"}\n', encoding="utf-8")
     (folder / "broken.jsonl").write_text('{"text": \n')
     (folder / "broken.parquet").write_text("PAR1")
@@ -88,15 +88,15 @@ BAD_COMMANDS = [  # command line, then what its one line must say
 
 BAD_RUNS = [  # flags after those of a good run
     ("--dataset {bad}/missing.txt",
-     "{bad}/missing.txt does not exist", "give a .txt, .jsonl, .parquet file"),
+     "{bad}/missing.txt does not exist", "give a .txt, .jsonl, .json, .csv"),
     ("--dataset {bad}/empty.txt", "{bad}/empty.txt gave 0 article(s)", "at least 2 are needed"),
     ("--dataset {bad}/gbk.txt", "{bad}/gbk.txt is not UTF-8", "convert it"),
-    ("--dataset {bad}/data.csv", "{bad}/data.csv has the ending '.csv'", ".txt, .jsonl, .parquet"),
+    ("--dataset {bad}/data.doc", "{bad}/data.doc has the ending '.doc'", ".txt, .jsonl, .json"),
     ("--dataset {bad}/column.jsonl", "{bad}/column.jsonl line 1", "'text'"),
     ("--dataset {bad}/broken.jsonl", "{bad}/broken.jsonl line 1", "JSON"),
     ("--dataset {bad}/column.parquet", "{bad}/column.parquet has no column 'text'", "body"),
     ("--dataset {bad}/broken.parquet", "{bad}/broken.parquet is not a"),
-    ("--dataset {bad}/nothing", "{bad}/nothing holds no .txt, .jsonl, .parquet file"),
+    ("--dataset {bad}/nothing", "{bad}/nothing holds no .txt, .jsonl, .json, .csv"),
     ("--dataset {bad}/short.txt",
      "{bad}/short.txt has 2 tokens, fewer than one block", "give more text"),
     ("--batch-size 9999", "batch_size=9999", "give a batch of 1 to"),
