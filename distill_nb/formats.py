@@ -107,11 +107,15 @@ def _csv_rows(path, reading): # → number of the line, text
     csv.field_size_limit(2**31 - 1) # a long article is no mistake
     is_tsv = ".tsv" in Path(path).suffixes
     with _open_text(path, newline="") as f:
-        rows = csv.DictReader(f, delimiter="\t" if is_tsv else ",")
+        rows = csv.DictReader(f, delimiter="\t" if is_tsv else ",", strict=True)
         if reading.text_field not in (rows.fieldnames or []):
             there = ", ".join(rows.fieldnames or [])
             raise _no_field(f"{path} line 1", reading.text_field, there)
-        for row in rows: yield rows.line_num, row[reading.text_field]
+        try:
+            for row in rows: yield rows.line_num, row[reading.text_field]
+        except csv.Error as e: # a quotation mark that is not closed swallows all the rest
+            raise BadInput(f"{path} line {rows.line_num} is no row of a table ({e}); "
+                           "mend the quotation marks") from e
 
 # %% ../nbs/engine/formats.ipynb #parquet
 def _open_parquet(file, name, text_field="text"): # a path or an open file
@@ -202,8 +206,8 @@ class Reading:
         damaged = OSError, EOFError, zlib.error, lzma.LZMAError, csv.Error, pa.ArrowException
         for path in files:
             self.articles[path] = 0
-            if not path.stat().st_size: continue # nor is a kernel's log of endless lines opened
-            try: yield from self._read_file(path)
+            try: # a kernel's log without end has no size either, and is not opened
+                if path.stat().st_size: yield from self._read_file(path)
             except BadInput: raise
             except (*damaged, ValueError, RecursionError) as e:
                 reason = getattr(e, "strerror", None) or first_line(e)

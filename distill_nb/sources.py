@@ -24,7 +24,7 @@ _ABOUT = r"(readme|licen[cs]e|notice|changelog|citation|dataset_infos?|state)\b"
 
 def _kind_of(path): # what it is, where it is no file with content; or nothing
     try: mode = path.stat().st_mode
-    except OSError as e: return f"cannot be read: {e.strerror}"
+    except OSError as e: return f"not to be read ({e.strerror})"
     if stat.S_ISREG(mode): return ""
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device") + " and no file"
@@ -37,7 +37,8 @@ def _why_passed_over(path): # or nothing
 
 def _files_below(folder): # sorted; no editor's hidden copies; a folder linked twice comes once
     seen, found = set(), []
-    for root, folders, names in os.walk(folder, followlinks=True):
+    def refuse(e): raise BadInput(f"{e.filename} cannot be read: {e.strerror}") from e
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         is_new = os.path.realpath(root) not in seen
         seen.add(os.path.realpath(root))
         folders[:] = [f for f in folders if is_new and not f.startswith(".")]
@@ -74,7 +75,8 @@ def _configurations(folder) -> dict: # name → settings, as the card has them
 
 def _choose(folder, configs, name): # → name of the configuration or "", its folder
     "Raises `BadInput` where it is not there, or must be chosen."
-    known = [*configs, *(f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")]
+    below = sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")
+    known = [*configs, *(name for name in below if name not in configs)]
     if name in known: return name, folder / name if (folder / name).is_dir() else folder
     usual = [n for n, c in configs.items() if c.get("default") or n == "default"]
     if name in ("", _DEFAULT) and len(configs) <= 1: usual = list(configs) or [""]

@@ -8,6 +8,7 @@ __all__ = ['split_articles']
 # %% ../nbs/engine/splits.ipynb #imports
 import re, unicodedata
 import numpy as np
+from .files import LateBar
 
 # %% ../nbs/engine/splits.ipynb #sketch
 _SHINGLE, _SKETCH = 5, 64 # characters; numbers
@@ -47,7 +48,8 @@ def _near_pairs(sketches): # [texts, 64] → pairs of their numbers
 def _copy_groups(articles): # → [number of the first article that it is a copy of]
     "Exact and near copies have the same number."
     first, group, long, sketches = {}, list(range(len(articles))), [], []
-    for i, text in enumerate(map(_normal, articles)):
+    bar = LateBar(iterable=articles, unit=" articles", desc="copies")
+    for i, text in enumerate(map(_normal, bar)):
         group[i] = first.setdefault(hash(text), i) # of 64 bits
         if group[i] == i and len(text) >= _SHORTEST:
             long.append(i)
