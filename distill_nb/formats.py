@@ -114,7 +114,7 @@ def _csv_rows(path, reading): # → number of the line, text
         try:
             for row in rows: yield rows.line_num, row[reading.text_field]
         except csv.Error as e: # a quotation mark that is not closed swallows all the rest
-            raise BadInput(f"{path} line {rows.line_num} is no row of a table ({e}); "
+            raise BadInput(f"{path} line {rows.line_num + 1} is no row of a table ({e}); "
                            "mend the quotation marks") from e
 
 # %% ../nbs/engine/formats.ipynb #parquet

@@ -16,7 +16,9 @@ from distill_nb.splits import _copy_groups, split_articles
 def prose(name, n=30): return [f"{name}第{i}篇文章，讲的是铁和铜的性质，以及它们在古代的用途。" for i in range(n)]
 
 
-def long(seed, n): return "".join(random.Random(seed).choices([chr(0x4e00 + i) for i in range(600)], k=n))
+def long(seed, n):
+    chars = [chr(0x4e00 + i) for i in range(600)]
+    return "".join(random.Random(seed).choices(chars, k=n))
 
 
 def lines(texts, field="text"):
@@ -235,6 +237,12 @@ def test_the_field_is_named(tmp_path, train_flags, capfd):
     assert main(["evaluate", "--checkpoint", str(tmp_path / "run"), "--eval-batches", "1"]) == 0
     assert main([*flags, "--on-bad-text", "guess"]) == 2
     assert "must be one of stop, skip, replace" in capfd.readouterr().err
+
+
+def test_a_quotation_mark_that_swallows_the_rest_is_refused(tmp_path):
+    rows = ["text", *prose("a"), '"never closed', *prose("b")]
+    with pytest.raises(BadInput, match="a.csv line 32 is no row of a table"):
+        opened(put(tmp_path / "a.csv", "\n".join(rows)), on_bad_text="skip")
 
 
 # What is no file
