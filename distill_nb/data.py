@@ -6,7 +6,7 @@
 __all__ = ['Blocks', 'WikiDataset']
 
 # %% ../nbs/07_data.ipynb #cell-02
-import contextlib, copy, hashlib, json, logging, os
+import copy, hashlib, json, logging, os
 from array import array
 from pathlib import Path
 import numpy as np, torch
@@ -17,6 +17,7 @@ from .formats import Reading, _clean_text, _name_some, _special_names
 from .hub import load_pretrained
 from .sources import hub_articles, local_files, take_mb
 from .splits import _drop_copies, _is_near, split_articles
+from .tokenizer import _check_spelling, _plain_text, _start_ids
 
 # %% ../nbs/07_data.ipynb #cell-04
 _log = logging.getLogger("distill_nb")
@@ -33,23 +34,17 @@ def _batches(articles, size=1_000_000): # characters, about
             batch, n = [], 0
     if batch: yield batch
 
-@contextlib.contextmanager
-def _plain_text(backend): # of a fast tokenizer
-    "An article that is about <|endoftext|> does not end there: its name is text."
-    before, backend.encode_special_tokens = backend.encode_special_tokens, True
-    try: yield backend
-    finally: backend.encode_special_tokens = before
-
-def _tokenize_to(path, # written: the ids of all articles, each followed by EOS
+def _tokenize_to(path, # written: the ids of all articles, each between BOS, if any, and EOS
                  articles, tokenizer):
     "Tokenize in parallel, straight to a file of uint32; returns how many tokens."
     total, bar = 0, LateBar(total=len(articles), unit=" articles", desc="tokenize")
+    start = _start_ids(tokenizer)
     plain = _plain_text(tokenizer.backend_tokenizer)
     with open(path, "wb") as f, bar, plain as backend:
         for batch in _batches(articles):
             ids = array("I")
             for encoded in backend.encode_batch_fast(batch, add_special_tokens=False):
-                ids.fromlist(encoded.ids)
+                ids.fromlist(start + encoded.ids)
                 ids.append(tokenizer.eos_token_id)
             ids.tofile(f)
             total += len(ids)
@@ -194,12 +189,13 @@ class WikiDataset:
             text = [[[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in part]
                     for part in parts] + [self.files.whole_files]
         backend = self.tokenizer.backend_tokenizer.to_str()
+        start = _start_ids(self.tokenizer)
         return json.dumps(dict(
             format=3, text=text, text_field=self.text_field, on_bad_text=self.on_bad_text,
             sample_mb=float(self.sample_mb),
             tokenizer=hashlib.sha256(backend.encode()).hexdigest(),
             eos=self.tokenizer.eos_token_id,
-            val_fraction=self.val_fraction, seed=self.seed))
+            val_fraction=self.val_fraction, seed=self.seed) | (dict(start=start) if start else {}))
 
     def _cached(self, root): # the folder that holds train.bin and valid.bin
         key = self._key()
@@ -208,6 +204,7 @@ class WikiDataset:
         def fill(folder):
             tokens, notes = {}, []
             parts = self._parts(log_path, notes)
+            _check_spelling(self.tokenizer, [*parts[0], *parts[1]])
             for part, texts in zip(("train", "valid"), parts):
                 tokens[part] = _tokenize_to(folder / f"{part}.bin", texts, self.tokenizer)
             about = dict(key=json.loads(key), tokens=tokens, notes=notes)

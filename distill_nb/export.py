@@ -8,6 +8,7 @@ __all__ = ['hf_name', 'to_llama', 'save_hf']
 # %% ../nbs/11_export.ipynb #cell-02
 from pathlib import Path
 from .student import StudentModel
+from .tokenizer import _no_tokens, _save_tokenizer, _start_ids
 
 # %% ../nbs/11_export.ipynb #cell-13
 _HF_NAMES = {"embedding": "model.embed_tokens", "layers": "model.layers",
@@ -49,7 +50,9 @@ def save_hf(
         settings = llama.generation_config
         llama.config.eos_token_id = settings.eos_token_id = tokenizer.eos_token_id
         settings.pad_token_id = tokenizer.pad_token_id
-        padding = range(len(tokenizer), student.config.vocab_size) # rows of no token
-        if padding: settings.suppress_tokens = list(padding)
-        tokenizer.save_pretrained(path)
+        start = [*_start_ids(tokenizer), tokenizer.eos_token_id][0] # of an article
+        llama.config.bos_token_id = settings.bos_token_id = start
+        no_tokens = _no_tokens(tokenizer, student.config.vocab_size)
+        if no_tokens: settings.suppress_tokens = no_tokens
+        _save_tokenizer(tokenizer, path)
     llama.save_pretrained(Path(path))

@@ -13,6 +13,8 @@ from torch import Tensor
 from .config import BadInput
 from .student import StudentModel
 from .hub import load_pretrained
+from .tokenizer import (
+    _bytes_alone, _decoded, _is_byte_level, _no_tokens, _num_ids, _read_prompt)
 
 # %% ../nbs/10_generator.ipynb #cell-20
 def keep_top_k(logits:Tensor, # [vocab]
@@ -40,11 +42,12 @@ _OTHERS = [b for b in range(256) if b not in _PRINTABLE]
 _BYTES = {chr(b): b for b in _PRINTABLE}
 _BYTES |= {chr(256 + i): b for i, b in enumerate(_OTHERS)}
 
-def token_bytes(tokenizer, # byte-level BPE, as Qwen's and the tiny one are
+def token_bytes(tokenizer, # mostly byte-level BPE, as Qwen's and the tiny one are
                 token:int) -> bytes:
     "The bytes a token stands for, maybe half a character; none for a special token."
     if token in tokenizer.all_special_ids: return b""
-    chars = tokenizer.convert_ids_to_tokens(token)
+    if not _is_byte_level(tokenizer): return _bytes_alone(tokenizer, token)
+    chars = tokenizer.convert_ids_to_tokens(token) or "" # a number that is no token
     if not all(c in _BYTES for c in chars): return chars.encode() # added as plain text
     return bytes(_BYTES[c] for c in chars)
 
@@ -63,11 +66,12 @@ class TextGenerator:
         model:StudentModel, # put into eval mode
         tokenizer, # a transformers tokenizer
     ):
-        has, needs = model.config.vocab_size, len(tokenizer)
+        has, needs = model.config.vocab_size, _num_ids(tokenizer)
         if has < needs:
             raise BadInput(f"the model has {has} tokens, fewer than the {needs} "
                            "of the tokenizer; give its own")
         self.model, self.tokenizer = model.eval(), tokenizer
+        self.num_ids, self.no_tokens = needs, torch.tensor(_no_tokens(tokenizer, needs))
 
     @classmethod
     def from_checkpoint(cls, path, # a folder that training wrote, with its tokenizer
@@ -81,7 +85,9 @@ class TextGenerator:
                    strategy, top_k, top_p, temperature, rng) -> int:
         "Choose among the tokens that the tokenizer has."
         if logits.device.type == "mps": logits = logits.cpu() # which has FP64
-        logits = logits[:len(self.tokenizer)].double()
+        logits = logits[:self.num_ids].double()
+        if len(self.no_tokens):
+            logits = logits.index_fill(0, self.no_tokens.to(logits.device), -torch.inf)
         if not logits.max().isfinite():
             raise BadInput("what the model says is not finite (NaN or infinity), "
                            "so its weights are damaged; give another checkpoint")
@@ -111,12 +117,13 @@ def token_ids(self:TextGenerator, prompt, strategy="greedy", max_new_tokens=256,
 
 @patch
 def _prompt_ids(self:TextGenerator, prompt):
+    if not isinstance(prompt, str):
+        raise BadInput(f"the prompt {str(prompt)[:40]} is of type "
+                       f"{type(prompt).__name__}; give one text")
     if any("\ud800" <= c <= "\udfff" for c in prompt):
         raise BadInput(f"the prompt {prompt[:40]!r} is not UTF-8; "
                        "give text in that encoding")
-    ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    ids = ids or [self.tokenizer.eos_token_id]
-    longest = self.model.config.max_seq_len
+    ids, longest = _read_prompt(self.tokenizer, prompt), self.model.config.max_seq_len
     if len(ids) >= longest:
         raise BadInput(f"the prompt has {len(ids)} tokens and leaves no room in "
                        f"max_seq_len={longest}; shorten it")
@@ -127,10 +134,12 @@ def _check(self:TextGenerator, strategy, max_new_tokens, top_k, top_p, temperatu
     if strategy not in self.STRATEGIES:
         known = ", ".join(self.STRATEGIES)
         raise BadInput(f"strategy={strategy!r} must be one of {known}")
+    greedy = strategy == "greedy"
     rules = [("max_new_tokens", max_new_tokens, max_new_tokens >= 0, ">= 0"),
              ("top_k", top_k, top_k >= 1, ">= 1"),
              ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
-             ("temperature", temperature, temperature > 0, "> 0")]
+             ("temperature", temperature, temperature > 0 or greedy and temperature == 0,
+              "> 0")]
     for name, value, holds, rule in rules:
         if not holds: raise BadInput(f"{name}={value} must be {rule}")
 
@@ -141,8 +150,12 @@ def stream(self:TextGenerator,
     **settings, # as for `generate`
 ):
     "Yield the text of `generate` piece by piece, each of whole characters."
+    tokens = self.token_ids(prompt, **settings)
+    if not _is_byte_level(self.tokenizer): # its decoder knows
+        yield from _decoded(self.tokenizer, tokens, self._prompt_ids(prompt))
+        return
     utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in self.token_ids(prompt, **settings):
+    for token in tokens:
         if piece := utf8.decode(token_bytes(self.tokenizer, token)): yield piece
 
 @patch

@@ -7,10 +7,11 @@ __all__ = ['Damaged', 'http_status', 'one_line', 'retry', 'stream_range', 'fetch
            'load_pretrained', 'in_vain']
 
 # %% ../nbs/engine/hub.ipynb #imports
-import hashlib, json, logging, os, re, time
+import hashlib, json, logging, math, os, re, time
 from pathlib import Path
 from .config import BadInput
 from .files import ASSETS, LateBar, first_line, sha256, wait_for_lock, write_file
+from .tokenizer import _as_in_file
 
 # %% ../nbs/engine/hub.ipynb #transient
 _log = logging.getLogger("distill_nb")
@@ -130,6 +131,7 @@ def fetch(repo_id, kind):
     about = retry(repo_id, lambda: HfApi().model_info(repo_id, timeout=timeout))
     there = sorted(s.rfilename for s in about.siblings)
     names = list(filter_repo_objects(there, **_hub_patterns(kind)))
+    if kind.__name__ != "AutoTokenizer" and _ADAPTER in there: raise _Refused(_adapter())
     if _is_model(kind) and not _has_weights(names):
         raise _Refused(_without_weights(there))
     folder = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"
@@ -147,6 +149,62 @@ def _link_blob(link, blob): # as the hub's library does it
     link.unlink(missing_ok=True)
     try: link.symlink_to(Path("../../blobs", blob.name))
     except OSError: blob.replace(link) # Windows without the right to make links
+
+# %% ../nbs/engine/hub.ipynb #kind
+_ADAPTER = "adapter_config.json"
+_LARGEST = dict( # names of settings, in two fashions → what no teacher goes beyond
+    hidden_size=2**17, n_embd=2**17, intermediate_size=2**20, n_inner=2**20, head_dim=2**14,
+    num_hidden_layers=2**10, n_layer=2**10, num_attention_heads=2**12, n_head=2**12,
+    num_key_value_heads=2**12, vocab_size=2**20, max_position_embeddings=2**24,
+    n_positions=2**24, num_labels=2**12)
+_FLAGS = "return_dict", "output_hidden_states", "output_attentions", "tie_word_embeddings"
+
+def _adapter(base="a model"):
+    return (f"it is an adapter, a change to the weights of {base}, or has one beside them; put "
+            f"both together with peft (merge_and_unload, save_pretrained), or remove {_ADAPTER} "
+            "to take the model without it")
+
+def _check_settings(folder):
+    "Raise `_Refused` where a number in `config.json` is none that we can rely on."
+    held = _read_settings(folder / "config.json")
+    for part in held, *(value for value in held.values() if isinstance(value, dict)):
+        for name, value in part.items():
+            if value is not None and (rule := _broken_rule(name, value)):
+                raise _Refused(f"its config.json has {name}={str(value)[:40]}, which must be"
+                               f" {rule}")
+
+def _check_language_model(folder):
+    "Raise `_Refused` where a model is of another kind, or only a change to one."
+    if (folder / _ADAPTER).is_file():
+        base = _read_settings(folder / _ADAPTER).get("base_model_name_or_path")
+        raise _Refused(_adapter(str(base or "a model")[:80]))
+    held = _read_settings(folder / "config.json")
+    made_as = held.get("architectures") or []
+    if "auto_map" in held or not made_as: return # its own code, or it does not say
+    if not _language_models().intersection(map(str, made_as)):
+        raise _Refused(f"it is a {str(made_as[0])[:80]}, and no language model that says how"
+                       " likely every next token is")
+
+def _read_settings(path) -> dict: # empty where there are none
+    if not path.is_file(): return {}
+    try: return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError):
+        raise _Refused(f"its {path.name} is damaged") from None
+
+def _broken_rule(name, value): # of a setting; None where it keeps all rules
+    largest = _LARGEST.get(name)
+    if largest and not (type(value) is int and 0 < value <= largest):
+        return f"a whole number from 1 to {largest:,}"
+    if name in _FLAGS and type(value) is not bool: return "true or false"
+    if isinstance(value, float) and not math.isfinite(value): return "finite"
+    if name == "architectures" and type(value) is not list: return "a list"
+    if "attn_implementation" in name and value not in ("eager", "sdpa"):
+        return "eager or sdpa: others can fetch code"
+
+def _language_models() -> set: # names of classes
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return {each for name in names for each in ([name] if isinstance(name, str) else name)}
 
 # %% ../nbs/engine/hub.ipynb #check
 class _Refused(OSError): "Loading it could run code, or read what lies elsewhere."
@@ -171,6 +229,8 @@ def _files_named(path): # settings of a model, or an index of its weights
 
 def _check_folder(folder, kind):
     "Raise `_Refused` where weights are no safetensors, or files elsewhere are named."
+    _check_settings(folder)
+    if kind.__name__ != "AutoTokenizer": _check_language_model(folder)
     found = sorted(folder.iterdir())
     for f in found:
         if f.exists() and not f.is_file() and not f.is_dir():
@@ -211,7 +271,7 @@ def _load_checked(kind, folder, **kwargs):
     loaded = kind.from_pretrained(folder, **kwargs)
     if kind.__name__ == "AutoTokenizer" and len(loaded) <= len(loaded.all_special_ids):
         raise OSError("it has no tokenizer files")
-    return loaded
+    return _as_in_file(loaded, folder) if kind.__name__ == "AutoTokenizer" else loaded
 
 def _load_from_hub(kind, repo_id, **kwargs):
     "From the hub's cache, or else from the hub."

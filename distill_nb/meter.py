@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 from .config import IGNORE
 from .files import write_file
+from .tokenizer import _num_ids
 
 # %% ../nbs/engine/meter.ipynb #gap
 @torch.no_grad()
@@ -34,7 +35,7 @@ def teacher_gap_sums(student, teacher, # which may be None
                      batches, # of {input_ids, labels}
                      tokenizer) -> dict: # numbers
     "Sums over the supervised tokens of all batches, and over the characters they spell."
-    V, weight, sums = len(tokenizer), student.head_weight, dict(tokens=0, chars=0)
+    V, weight, sums = _num_ids(tokenizer), student.head_weight, dict(tokens=0, chars=0)
     chunk, device, was_training = max(16, 20_000_000 // V), weight.device, student.training
     student.eval()
     for batch in batches:

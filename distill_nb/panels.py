@@ -11,6 +11,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .generator import _cut, token_bytes
+from .tokenizer import _decoded, _is_byte_level, _num_ids, _read_prompt
 from .writers import _write_together
 
 # %% ../nbs/tools/panels.ipynb #panels-choices
@@ -35,7 +36,7 @@ class Reading:
         self.units = _units(self.tokenizer, self.ids)
         self.hidden = {name: self._states(w.model) for name, w in writers.items()}
         self.kl, self.chance = {}, {name: [] for name in writers} # from token 1 on
-        places = max(1, 16_000_000 // len(self.tokenizer)) # at once
+        places = max(1, 16_000_000 // _num_ids(self.tokenizer)) # at once
         for start in range(0, len(self.ids) - 1, places):
             self._compare(slice(start, min(start + places, len(self.ids) - 1)))
 
@@ -46,7 +47,7 @@ class Reading:
 
     @torch.no_grad()
     def logits(self, name, places): # [places, vocab] of the tokenizer's tokens, FP32
-        head = self.writers[name].model.head_weight[:len(self.tokenizer)]
+        head = self.writers[name].model.head_weight[:_num_ids(self.tokenizer)]
         return (self.hidden[name][places] @ head.T).float()
 
     def _compare(self, places:slice):
@@ -114,6 +115,7 @@ def _shown(text) -> str: # with what cannot be seen made visible
     return text.replace("\n", "⏎").replace(" ", "␣").replace("\t", "⇥")
 
 def _spell(tokenizer, ids) -> str: # whole characters only, as `TextGenerator.stream`
+    if not _is_byte_level(tokenizer): return "".join(_decoded(tokenizer, ids))
     utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
     return utf8.decode(b"".join(token_bytes(tokenizer, token) for token in ids))
 
@@ -220,10 +222,6 @@ def bars_html(self:Reading, place, settings:dict) -> str: # as for `expected`
             f'{"".join(cells)}</div>')
 
 # %% ../nbs/tools/panels.ipynb #panels-texts
-def _prompt_ids(tokenizer, prompt) -> list: # as `TextGenerator.token_ids` reads it
-    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    return ids or [tokenizer.eos_token_id]
-
 class _Texts:
     "What each model has written after one prompt, and how it is read."
     def __init__(self, writers:dict, # name → `TextGenerator`
@@ -234,7 +232,7 @@ class _Texts:
         self.begin(prompt)
 
     def begin(self, prompt):
-        self.start = _prompt_ids(self.tokenizer, prompt)
+        self.start = _read_prompt(self.tokenizer, prompt)
         self.written = {name: [] for name in self.writers}
         self.seconds = dict.fromkeys(self.writers, 0.0)
         self.readings = {}

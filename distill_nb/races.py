@@ -12,7 +12,7 @@ from pathlib import Path
 from unittest import mock
 import torch
 from .config import BadInput, ModelConfig
-from .data import WikiDataset, _batches, _fast_tokenizer, _plain_text
+from .data import WikiDataset, _batches, _fast_tokenizer
 from .export import to_llama
 from .formats import Reading
 from .generator import TextGenerator
@@ -23,6 +23,7 @@ from .peers import (
 from .plan import step_flops
 from .sources import local_files, take_mb
 from .student import StudentModel
+from .tokenizer import _plain_text
 
 # %% ../nbs/tools/races.ipynb #loss
 def _result(seconds:dict, notes=(), **columns) -> dict: # rows: name → numbers; notes
@@ -173,6 +174,7 @@ class _AnyToken:
     eos_token_id = None
     def __init__(self, size): self.size = size
     def __len__(self): return self.size
+    def get_vocab(self): return {i: i for i in range(self.size)}
     def __call__(self, prompt, **_):
         return dict(input_ids=list(range(1, 1 + len(prompt))))
 

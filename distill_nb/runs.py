@@ -14,6 +14,7 @@ from .checkpoint import check_free, step_folders, step_of
 from .config import BadInput, RunConfig
 from .files import check_room, hold_run_folder
 from .saver import checkpoint_bytes
+from .tokenizer import _num_ids, _start_ids
 
 # %% ../nbs/engine/runs.ipynb #place
 @dataclass
@@ -52,7 +53,7 @@ _log = logging.getLogger("distill_nb")
 
 def check_fit(student, teacher, data, alpha): # the trainer's parts, and the weight of the teacher
     "Raise `BadInput` where student, teacher and data do not belong together."
-    n, ours, c = len(data.tokenizer), data.tokenizer.name_or_path, student.config
+    n, ours, c = _num_ids(data.tokenizer), data.tokenizer.name_or_path, student.config
     if c.vocab_size < n:
         raise BadInput(f"vocab_size={c.vocab_size} is less than the {n} tokens of the tokenizer "
                        f"{ours}; raise it")
@@ -65,17 +66,25 @@ def check_fit(student, teacher, data, alpha): # the trainer's parts, and the wei
                        "to train on labels alone")
 
 def _check_teacher(teacher, data):
-    n, ours = len(data.tokenizer), data.tokenizer.name_or_path
+    n, ours = _num_ids(data.tokenizer), data.tokenizer.name_or_path
     if teacher.tokenizer.get_vocab() != data.tokenizer.get_vocab():
         raise BadInput(f"the teacher's tokenizer {teacher.tokenizer.name_or_path} is not the "
                        f"data's {ours}: their tokens differ; tokenize the data with the teacher's")
     if len(teacher.head_weight) < n:
         raise BadInput(f"the teacher {teacher.model_id} has {len(teacher.head_weight)} rows in its "
                        f"head, fewer than the {n} tokens of its tokenizer")
+    _check_positions(teacher, data)
     limit = getattr(teacher.model.config, "max_position_embeddings", None)
     if limit and limit < data.seq_len:
         _log.warning(f"the teacher {teacher.model_id} was made for {limit} tokens; "
                      f"with seq_len={data.seq_len} its answers get worse")
+
+def _check_positions(teacher, data):
+    positions = getattr(teacher, "positions", None) # vectors that it has learned
+    needed = data.seq_len + len(_start_ids(data.tokenizer))
+    if positions and positions < needed:
+        raise BadInput(f"the teacher {teacher.model_id} has {positions} positions, and "
+                       f"seq_len={data.seq_len} takes {needed}; cut shorter blocks (max_seq_len)")
 
 # %% ../nbs/engine/runs.ipynb #describe
 def describe_run(student, teacher, data, **settings) -> RunConfig:

@@ -16,6 +16,7 @@ from .config import BadInput, ModelConfig, TrainingConfig
 from .device import shard_like, unshard
 from .files import check_room, first_line, write_whole
 from .hub import load_pretrained
+from .tokenizer import _save_tokenizer
 
 # %% ../nbs/engine/saver.ipynb #saver
 class Saver:
@@ -39,7 +40,7 @@ class Saver:
             student.save(folder)
             torch.save(state, folder / "trainer.pt")
             self.tensors_read.set()
-            tokenizer.save_pretrained(folder)
+            _save_tokenizer(tokenizer, folder)
             write_manifest(folder, **_noted(state))
         try:
             write_whole(path, fill)

@@ -12,6 +12,7 @@ from torch import nn, Tensor
 from .config import BadInput
 from .device import teacher_dtype
 from .hub import load_pretrained
+from .tokenizer import _start_ids
 
 # %% ../nbs/06_teacher.ipynb #cell-21
 _log = logging.getLogger("distill_nb")
@@ -24,11 +25,14 @@ class TeacherModel(nn.Module):
         dtype=None, # of the weights; FP16 on a GPU, what is fastest on a CPU if not given
     ):
         super().__init__()
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model_id = model_id
+        load_pretrained(AutoConfig, model_id) # refused before it is fetched
         self.tokenizer = load_pretrained(AutoTokenizer, model_id)
         self.model = self._load_whole()
+        start = torch.tensor(_start_ids(self.tokenizer), dtype=torch.long)
+        self.register_buffer("start", start, persistent=False) # BOS, or nothing
         num_params = self.model.num_parameters()
         self.model.to(device, dtype or teacher_dtype(device, num_params))
         self.requires_grad_(False).train(False)
@@ -44,6 +48,8 @@ class TeacherModel(nn.Module):
             output_loading_info=True, ignore_mismatched_sizes=True)
         mismatched = [name for name, *_ in found["mismatched_keys"]]
         lacking = sorted([*found["missing_keys"], *mismatched])
+        model.config.return_dict = True # what a folder says of its answers is not our way to ask
+        model.config.output_hidden_states = model.config.output_attentions = False
         if not lacking: return model
         raise BadInput(f"{self.model_id!r} lacks {len(lacking)} of the teacher's weights"
                        f" ({lacking[0]} …), or has them in another shape; give the folder or"
@@ -70,10 +76,32 @@ class TeacherModel(nn.Module):
     def hidden(self, input_ids:Tensor # [batch, seq]
         ) -> Tensor: # [batch, seq, teacher's hidden], after the final norm
         "What the head reads; for Qwen2.5-0.5B 170 times smaller than the logits."
-        answer = self.model.base_model(input_ids=input_ids, use_cache=False)
-        return answer.last_hidden_state
+        def ask(ids):
+            return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return self._asked(ask, input_ids)
 
     @torch.no_grad()
     def forward(self, input_ids:Tensor # [batch, seq]
         ) -> Tensor: # logits, [batch, seq, vocab]
-        return self.model(input_ids=input_ids, use_cache=False).logits
+        def ask(ids): return self.model(input_ids=ids, use_cache=False).logits
+        return self._asked(ask, input_ids)
+
+    def _asked(self, ask, input_ids):
+        "The answers for these tokens, read after what the tokenizer puts before a text."
+        n = len(self.start)
+        if not n: return ask(input_ids)
+        start = self.start.expand(len(input_ids), n) # [batch, n]
+        begins = input_ids[:, :1] == start[:, :1] # [batch, 1]: it is there already
+        before, after = (torch.cat(parts, 1) for parts in
+                         ((start, input_ids), (input_ids, start)))
+        answers = ask(before.where(~begins, after)) # [batch, n + seq, …]
+        return answers[:, n:].where(~begins[..., None], answers[:, :-n])
+
+    @property
+    def positions(self): # None where there are none: RoPE needs none
+        "How many positions it has learned a vector for, as GPT-2 has."
+        longest = getattr(self.model.config, "max_position_embeddings", None) or 0
+        tables = [m for m in self.model.modules() if isinstance(m, nn.Embedding)]
+        tables.remove(self.model.get_input_embeddings())
+        own = [t for t in tables if longest <= len(t.weight) <= longest + 8] # OPT has 2 more
+        return longest if longest and own else None

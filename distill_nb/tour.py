@@ -34,7 +34,7 @@ _BOXES = [ # lesson, label, x, y, width, height
     ("09", "trainer", 868, 20, 82, 44)]
 _SHELVES = [ # name, what it is, x, y, width, height; its modules in small print
     ("engine", "what the course stands on", 10, 240, 464, 58,
-     "config · files · hub · formats · sources · splits · device · checkpoint",
+     "config · files · tokenizer · hub · formats · sources · splits · device · checkpoint",
      "saver · runs · step · meter · signals · watch"),
     ("tools", "what is built on it", 486, 240, 464, 58,
      "facts · articles · tiny · demo · cache · measure · plan · peers · races · bench · study",

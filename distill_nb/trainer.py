@@ -25,6 +25,7 @@ from .saver import Saver, check_resumable, restore, run_identity, snapshot
 from .signals import Signals, stop
 from .step import TrainStep, all_finite
 from .student import StudentModel, load_weights
+from .tokenizer import _num_ids
 from .watch import Watch, measure_pull, skipped_steps, stop_broken
 
 # %% ../nbs/09_trainer.ipynb #cell-17
@@ -116,7 +117,7 @@ class DistillationTrainer:
 # %% ../nbs/09_trainer.ipynb #prepare
 def _prepare(student, data, train, config:TrainingConfig, accelerator, total_steps) -> tuple:
     "The step and the loader of its batches, on the device or on all of them."
-    model = StudentWithLoss(student, config, len(data.tokenizer))
+    model = StudentWithLoss(student, config, _num_ids(data.tokenizer))
     model, optimizer, train = accelerator.prepare(model, make_optimizer(student, config), train)
     schedule = make_schedule(optimizer.optimizer, config, total_steps)
     autocast = partial(cpu_autocast, student)
@@ -241,4 +242,4 @@ def resume(self:DistillationTrainer,
     self.meter.say(f"going on from {checkpoint}{what}")
 @patch
 def with_loss(self:DistillationTrainer, student) -> StudentWithLoss:
-    return StudentWithLoss(student, self.config, len(self.data.tokenizer))
+    return StudentWithLoss(student, self.config, _num_ids(self.data.tokenizer))
