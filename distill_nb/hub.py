@@ -227,6 +227,8 @@ def _files_named(path): # settings of a model, or an index of its weights
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise _Refused(f"its {path.name} is damaged") from None
 
+_LFS = b"version https://git-lfs"
+
 def _check_folder(folder, kind):
     "Raise `_Refused` where weights are no safetensors, or files elsewhere are named."
     _check_settings(folder)
@@ -235,6 +237,9 @@ def _check_folder(folder, kind):
     for f in found:
         if f.exists() and not f.is_file() and not f.is_dir():
             raise _Refused(f"its {f.name} is no ordinary file")
+        if f.is_file() and f.stat().st_size < 1000 and f.read_bytes().startswith(_LFS):
+            raise _Refused(f"its {f.name} is only the address of a file, left by Git LFS;"
+                           " fetch it with: git lfs pull")
     if not _is_model(kind): return
     names = [f.name for f in found]
     if not _has_weights(names): raise OSError(_without_weights(names))
@@ -268,7 +273,10 @@ def _load_checked(kind, folder, **kwargs):
     _check_folder(Path(folder), kind)
     kwargs |= dict(trust_remote_code=False, local_files_only=True)
     if _is_model(kind): kwargs["use_safetensors"] = True
-    loaded = kind.from_pretrained(folder, **kwargs)
+    try: loaded = kind.from_pretrained(folder, **kwargs)
+    except ValueError as e:
+        if "backend tokenizer" not in str(e): raise
+        raise OSError("it has no tokenizer files") from None
     if kind.__name__ == "AutoTokenizer" and len(loaded) <= len(loaded.all_special_ids):
         raise OSError("it has no tokenizer files")
     return _as_in_file(loaded, folder) if kind.__name__ == "AutoTokenizer" else loaded

@@ -56,9 +56,12 @@ class TeacherModel(nn.Module):
                        " id of a whole causal language model")
 
     def _check_head(self):
-        "Raise `BadInput` where the logits are more than hidden states times head."
+        "Raise `BadInput` where the logits are no numbers, or more than hidden states times head."
         ids = torch.arange(8, device=self.model.device)[None] # [1, 8]
         logits, product = self(ids), self.hidden(ids) @ self.head_weight.T
+        if not logits.isfinite().all():
+            raise BadInput(f"{self.model_id!r} answers with numbers that are not finite in"
+                           f" {logits.dtype}: its weights are damaged or too large for it")
         if (product - logits).abs().max() > 0.01 * logits.abs().max():
             raise BadInput(f"{self.model_id!r} does something to its logits that this project"
                            " does not repeat (a scale, a cap or a bias); choose a teacher of"

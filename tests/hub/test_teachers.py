@@ -339,3 +339,27 @@ def test_a_teacher_answers_in_our_way_whatever_its_settings_say(tmp_path):
     held |= dict(return_dict=False, output_hidden_states=True, output_attentions=False)
     (folder / "config.json").write_text(json.dumps(held))
     assert torch.equal(TeacherModel(str(folder), "cpu")(ids), TeacherModel("tiny", "cpu")(ids))
+
+
+def without_tokenizer(folder):
+    for file in folder.glob("tokenizer*"): file.unlink()
+
+
+def left_by_git_lfs(folder):
+    address = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 400000\n"
+    (folder / "model.safetensors").write_text(address)
+
+
+def damaged(folder):
+    model = Qwen2ForCausalLM.from_pretrained(folder)
+    with torch.no_grad(): model.model.embed_tokens.weight[3, 0] = torch.nan
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("harm, wanted", [
+    (without_tokenizer, "it has no tokenizer files"), (left_by_git_lfs, "git lfs pull"),
+    (damaged, "not finite in torch.float32")], ids=lambda x: getattr(x, "__name__", ""))
+def test_a_copy_that_is_not_whole_is_named_as_what_it_is(harm, wanted, teacher_folder, tmp_path):
+    folder = shutil.copytree(teacher_folder, tmp_path / "teacher")
+    harm(folder)
+    with pytest.raises(BadInput, match=wanted): TeacherModel(str(folder), "cpu")
