@@ -91,6 +91,47 @@ def test_a_single_bit_is_noticed(copy):
         check_whole(folder)
 
 
+def spoil_optimizer(checkpoint, spoil):
+    "Change what the file holds of the optimizer, under a manifest that says so."
+    import torch
+    state = torch.load(checkpoint / "trainer.pt", weights_only=True)
+    spoil(state["optimizer"])
+    torch.save(state, checkpoint / "trainer.pt")
+    write_manifest(checkpoint)
+
+
+def test_averages_that_are_smaller_than_they_say(copy, train_flags):
+    "Four bytes that call themselves a matrix: AdamW would write over what lies behind them."
+    import torch
+    from distill_nb.checkpoint import read_state
+    def shrink(optimizer):
+        for averages in optimizer["state"].values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                averages[name] = torch.full((1,), 1e-4).expand(averages[name].shape)
+    spoil_optimizer(copy / "step-00000010", shrink)
+    assert main([*train_flags, "--checkpoint-dir", str(copy), "--resume", "--max-steps", "12"]) == 0
+    kept = read_state(copy / "step-00000012/trainer.pt")["optimizer"]["state"]
+    assert all(len(t.unique()) > 1 for averages in kept.values()
+               for name, t in averages.items() if t.numel() > 1000)
+
+
+@pytest.mark.parametrize("name, value",
+                         [("lr", "x"), ("betas", (5.0, -1.0)), ("betas", None), ("eps", [1]),
+                          ("weight_decay", 1e30), ("fused", False), ("amsgrad", True),
+                          ("foreach", True), ("capturable", True), ("initial_lr", None)])
+def test_settings_of_the_optimizer_are_those_of_today(name, value, copy, run_folder, train_flags,
+                                                      tmp_path):
+    def spoil(optimizer):
+        for group in optimizer["param_groups"]: group[name] = value
+    spoil_optimizer(copy / "step-00000010", spoil)
+    good = shutil.copytree(run_folder, tmp_path / "good")
+    for folder in (copy, good):
+        assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume",
+                     "--max-steps", "12"]) == 0
+    ours, theirs = ([r.get("loss") for r in metrics(f)] for f in (copy, good))
+    assert ours == theirs and len(ours) > 12
+
+
 def test_weights_of_another_model_under_the_same_settings(copy, train_flags, capfd):
     import torch
     from safetensors.torch import save_file
