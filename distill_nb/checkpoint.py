@@ -111,7 +111,7 @@ def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
                        "give --checkpoint the checkpoint that it was made from")
     if is_one and not (path / MANIFEST).exists(): return path # a student alone, carried elsewhere
     for checkpoint in [path] if is_one else step_folders(path):
-        try: check_whole(checkpoint, only=("config.json", "model.safetensors"))
+        try: check_whole(checkpoint, only=_files_of_student(checkpoint))
         except BadInput as e: damaged.append(f"{checkpoint} is damaged ({e})")
         else:
             for what in damaged: _log.warning(f"{what}; taking the one before")
@@ -121,6 +121,12 @@ def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
                    "a run, or make one with: distill_nb train --preset tiny")
 
 # %% ../nbs/engine/checkpoint.ipynb #read
+def _files_of_student(checkpoint):
+    "Its settings, weights and tokenizer; the optimizer's averages may be gone, to save room."
+    try: listed = read_manifest(checkpoint)["files"]
+    except Exception: listed = () # `check_whole` says what is wrong
+    return {"config.json", "model.safetensors", *listed} - {"trainer.pt"}
+
 PROGRESS_KEYS = ("current_epoch", "epoch_step", "current_step", "blocks_per_step",
                  "best_val_loss", "val_loss")
 

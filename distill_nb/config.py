@@ -279,11 +279,16 @@ def save(self:RunConfig, folder): # of the run; made if missing
     run, path = self.with_full_paths(), Path(folder, RUN_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".making-{RUN_FILE}")
-    with open(beside, "w") as f:
+    beside.unlink(missing_ok=True) # of a process that was killed here, or a link to elsewhere
+    with open(beside, "x") as f:
         f.write(run.to_json())
         f.flush()
         os.fsync(f.fileno())
     beside.replace(path)
+    if os.name == "nt": return # where a folder cannot be opened
+    folder = os.open(path.parent, os.O_RDONLY) # the name, too, is on the disk
+    os.fsync(folder)
+    os.close(folder)
 
 @patch(cls_method=True)
 def load(cls:RunConfig, folder): # of a run

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ASSETS', 'write_whole', 'first_line', 'write_file', 'wait_for_lock', 'make_folder_once', 'hold_run_folder',
-           'check_room', 'new_folder', 'free_folder', 'write_packed', 'read_packed', 'sha256', 'LateBar']
+           'check_room', 'new_folder', 'write_into', 'free_folder', 'write_packed', 'read_packed', 'sha256',
+           'printable', 'LateBar']
 
 # %% ../nbs/engine/files.ipynb #imports
-import contextlib, hashlib, logging, os, shutil
+import contextlib, hashlib, logging, os, shutil, stat, unicodedata
 from itertools import count
 from pathlib import Path
 import distill_nb
@@ -20,8 +21,15 @@ from .config import BadInput
 def write_whole(path, fill): # called with the empty folder that it is to fill
     "Write a folder beside its final name, flush it and rename it: whole or not there."
     path = Path(path)
-    try: _make_beside(path, fill)
-    except (OSError, SafetensorError, RuntimeError) as e: # three ways to say "disk full"
+    with _disk_errors(path): _make_beside(path, fill)
+
+@contextlib.contextmanager
+def _disk_errors(path): # what is being written
+    "Four libraries have their own way to say that a disk is full; `BadInput` is ours."
+    try: yield
+    except Exception as e:
+        known = isinstance(e, (OSError, SafetensorError, RuntimeError))
+        if not known and type(e) is not Exception: raise # of tokenizers
         raise BadInput(f"cannot write {path} ({first_line(e)}); make room or choose another"
                        " folder: what was saved before is whole") from e
 
@@ -31,7 +39,7 @@ def _make_beside(path, fill):
     try:
         made.mkdir(parents=True)
         fill(made)
-        for p in [*made.rglob("*"), made]: _flush(p)
+        _settle(made)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
@@ -50,6 +58,17 @@ def _flush(path): # file or folder
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally: os.close(fd)
 
+def _settle(folder): # filled
+    "All of it is on the disk, and may be read by whom your files may be read by."
+    probe = folder / ".mode"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for p in folder.rglob("*"):
+        if p.is_file(): p.chmod(mode)
+        _flush(p)
+    _flush(folder)
+
 def first_line(e): # an exception
     "Its message in one line, or its kind where it has none."
     return (str(e).strip() or type(e).__name__).splitlines()[0]
@@ -59,9 +78,14 @@ def write_file(path, content): # text or bytes
     "Make or replace a file: a reader finds all of the old or all of the new."
     path = Path(path)
     new = path.with_name(f"{path.name}.new")
-    new.write_bytes(content.encode() if isinstance(content, str) else content)
-    _flush(new)
-    new.replace(path)
+    new.unlink(missing_ok=True) # of a process that was killed here, or a link to elsewhere
+    try:
+        with new.open("xb") as f:
+            f.write(content.encode() if isinstance(content, str) else content)
+        _flush(new)
+        new.replace(path)
+        _flush(path.parent)
+    finally: new.unlink(missing_ok=True)
 
 # %% ../nbs/engine/files.ipynb #lock
 _log = logging.getLogger("distill_nb")
@@ -88,19 +112,26 @@ def make_folder_once(path, # final name
         if not is_whole(path): _make_beside(path, fill)
 
 # %% ../nbs/engine/files.ipynb #hold
+def _check_name(path): # of something to write
+    "Raise `BadInput` where it is not UTF-8: safetensors and tokenizers could not write there."
+    try: str(path).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"the name {str(path)!r} is not UTF-8, as the libraries that write files "
+                       "want it; give another, or set PYTHONUTF8=1 where its letters are "
+                       "right") from None
+
 @contextlib.contextmanager
-def hold_run_folder(folder): # made if missing
+def hold_run_folder(folder, # made if missing
+                    what="checkpoint_dir=", by="run", cure="give another --checkpoint-dir"):
     "Hold the folder of a run; raise `BadInput` where another process does."
+    _check_name(folder)
     lock = FileLock(Path(folder) / ".lock")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInput(f"checkpoint_dir={folder} is in use by another run; give another"
-                       " --checkpoint-dir") from None
+    except Timeout: raise BadInput(f"{what}{folder} is in use by another {by}; {cure}") from None
     except OSError as e:
-        raise BadInput(f"checkpoint_dir={folder} cannot be written to ({e.strerror}); give"
-                       " another --checkpoint-dir") from e
+        raise BadInput(f"{what}{folder} cannot be written to ({e.strerror}); {cure}") from e
     try: yield
     finally: lock.release()
 
@@ -119,22 +150,62 @@ def check_room(folder, # where something is to be written; it need not be there 
 def new_folder(path) -> Path: # made, with its parents
     "Raise `BadInput` where there is something already, or nothing can be made."
     path = Path(path)
-    try:
+    with _folder_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        in_use = any(path.iterdir())
-    except OSError as e:
-        raise BadInput(f"output folder {path} cannot be made: {e.strerror}; name another") from e
+        in_use = any(p.name not in _OWN for p in path.iterdir())
     if in_use: raise BadInput(f"output folder {path} is in use; name another, or remove it")
     return path
+
+_OWN = ".lock", ".making" # what a command that was killed leaves in a folder
+
+@contextlib.contextmanager
+def _folder_errors(path):
+    _check_name(path)
+    try: yield
+    except OSError as e:
+        raise BadInput(f"output folder {path} cannot be made: {e.strerror}; name another") from e
+
+def write_into(path, fill): # made if missing, else empty; called with the folder to fill
+    "All that `fill` makes is in the folder, or nothing; the folder itself stays what it is."
+    was_there, folder = os.path.lexists(path), new_folder(path)
+    try:
+        held = hold_run_folder(folder, "output folder ", "command", "name another")
+        with held, _disk_errors(folder):
+            new_folder(folder) # by now another command may have filled it
+            _fill_inside(folder, fill)
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError): folder.rmdir()
+        raise
+
+def _fill_inside(folder, fill):
+    made, moved = folder / ".making", []
+    shutil.rmtree(made, ignore_errors=True) # of a process that was killed here
+    try:
+        made.mkdir()
+        fill(made)
+        _settle(made)
+        for p in sorted(made.iterdir(), key=lambda p: p.name == "config.json"): # it comes last
+            moved.append(folder / p.name)
+            p.rename(moved[-1])
+        _flush(folder)
+    except BaseException:
+        for p in moved: p.unlink(missing_ok=True)
+        raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        with contextlib.suppress(OSError): (folder / ".lock").unlink()
 
 def free_folder(path) -> Path:
     "Make `path`, or the first of path-2, path-3 … that is not there yet."
     path = Path(path)
-    for n in count(1):
-        free = path if n == 1 else path.with_name(f"{path.name}-{n}")
-        try: free.mkdir(parents=True)
-        except FileExistsError: continue
-        return free
+    with _folder_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for n in count(1):
+            free = path if n == 1 else path.with_name(f"{path.name}-{n}")
+            try: free.mkdir()
+            except FileExistsError: continue
+            return free
 
 # %% ../nbs/engine/files.ipynb #pack
 ASSETS = Path(distill_nb.__file__).parent / "assets"
@@ -164,11 +235,30 @@ def sha256(path): # hex
     "A number of 256 bits that changes with every bit of the file (FIPS 180-4)."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
+# %% ../nbs/engine/files.ipynb #shown
+def printable(text, most=2000, # characters, else it is cut in the middle
+              keep=""): # shown as they are, whatever they are
+    "Text as a terminal can show it: nothing that it would obey or break at."
+    spelled_out = "Cc", "Cf", "Cs", "Zl", "Zp" # control, format, surrogate, line and paragraph
+    text = "".join(c.encode("unicode_escape").decode()
+                   if unicodedata.category(c) in spelled_out and c not in keep
+                   else c for c in str(text))
+    return text if len(text) <= most else f"{text[:most // 2]} … {text[-most // 2:]}"
+
+def _save_picture(path, draw): # → a figure; whether it is there
+    "A broken matplotlib, or the backend of another machine, costs the picture and nothing else."
+    try: draw().savefig(path, dpi=150)
+    except Exception as e:
+        _log.warning(f"{path} cannot be drawn ({first_line(e)}); all else is there")
+        return False
+    return True
+
 # %% ../nbs/engine/files.ipynb #late
 class LateBar(tqdm):
     "A bar for what takes more than five seconds."
-    def __init__(self, **kwargs):
-        super().__init__(delay=5, leave=False, unit_scale=True, **kwargs)
+    def __init__(self, desc=None, **kwargs):
+        desc = desc and printable(desc) # a name from elsewhere may hold what a terminal obeys
+        super().__init__(desc=desc, delay=5, leave=False, unit_scale=True, **kwargs)
 
     def is_late(self): return self._time() >= self.start_t + self.delay
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from accelerate.utils import gather_object
 from .checkpoint import check_free, step_folders, step_of
-from .config import BadInput, RunConfig
-from .files import check_room, hold_run_folder
+from .config import RUN_FILE, BadInput, RunConfig
+from .files import _disk_errors, check_room, hold_run_folder
 from .saver import checkpoint_bytes
 
 # %% ../nbs/engine/runs.ipynb #place
@@ -124,7 +124,7 @@ def open_run(trainer):
         if is_main:
             check_room(folder, checkpoint_bytes(t.student))
             if moved := _set_aside_newer(folder, step): t.meter.say(moved)
-            t.run.save(folder)
+            with _disk_errors(folder / RUN_FILE): t.run.save(folder)
         t.step.optimizer.zero_grad()
         t.student.train()
         try:

@@ -14,7 +14,7 @@ import torch
 from .checkpoint import prune, step_folder, write_manifest
 from .config import BadInput, ModelConfig, TrainingConfig
 from .device import shard_like, unshard
-from .files import check_room, first_line, write_whole
+from .files import _disk_errors, _flush, check_room, first_line, write_whole
 from .hub import load_pretrained
 
 # %% ../nbs/engine/saver.ipynb #saver
@@ -41,9 +41,11 @@ class Saver:
             self.tensors_read.set()
             tokenizer.save_pretrained(folder)
             write_manifest(folder, **_noted(state))
+            measured = self.folder / "metrics.jsonl"
+            if measured.exists(): _flush(measured)
         try:
             write_whole(path, fill)
-            prune(path.parent, self.keep)
+            with _disk_errors(path): prune(path.parent, self.keep)
         finally: self.tensors_read.set()
 
     def wait_for_tensors(self):

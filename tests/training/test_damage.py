@@ -232,6 +232,144 @@ def test_full_disk(train_flags, tmp_path):
     assert not list((tmp_path / "run").glob("*step*"))
 
 
+@pytest.mark.parametrize("broken", ["tokenizers", "metrics", "run.json", "the pruning"])
+def test_a_disk_that_fails_anywhere_is_told_in_one_line(broken, train_flags, tmp_path, monkeypatch,
+                                                        capfd):
+    """Each library says it in its own way, and tokenizers with a bare `Exception`; the older
+    checkpoint stays."""
+    from pathlib import Path
+    from transformers import PreTrainedTokenizerFast
+    folder, real = tmp_path / "run", Path.open
+    assert main([*train_flags, "--checkpoint-dir", str(folder)]) == 0
+    before = {n: b for n, b in snapshot(folder).items() if n.startswith("step-")}
+    def no_space(*args): raise Exception("No space left on device (os error 28)")
+    def no_disk(*args): raise OSError(5, "Input/output error")
+    def no_append(path, mode="r", *args, **kwargs):
+        if mode == "a": no_disk()
+        return real(path, mode, *args, **kwargs)
+    place = {"tokenizers": (PreTrainedTokenizerFast, "save_pretrained", no_space),
+             "metrics": (Path, "open", no_append),
+             "run.json": ("distill_nb.config.RunConfig.save", no_disk),
+             "the pruning": ("distill_nb.saver.prune", no_disk)}[broken]
+    monkeypatch.setattr(*place)
+    capfd.readouterr()
+    assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume",
+                 "--max-steps", "12"]) == 2
+    err = capfd.readouterr().err
+    assert "Traceback" not in err and err.splitlines()[-1].startswith("distill_nb: cannot write ")
+    assert "make room" in err.splitlines()[-1]
+    after = snapshot(folder)
+    assert {n: after.get(n) for n in before} == before
+    assert json.loads((folder / "run.json").read_text())
+    assert not list(folder.glob(".making-*"))
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a mount", "a link", "a dot", "not there"])
+def test_export_writes_inside_the_folder_that_was_given(kind, run_folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    if kind != "not there": out.mkdir()
+    inode, given = out.stat().st_ino if out.exists() else None, str(out)
+    if kind == "a link":
+        (tmp_path / "link").symlink_to("out")
+        given = str(tmp_path / "link")
+    if kind == "a dot":
+        monkeypatch.chdir(out)
+        given = "."
+    if kind == "a mount":  # whose parent cannot be written to
+        real = os.rename
+        def rename(a, b, **kwargs):
+            if os.path.dirname(str(b)) == str(tmp_path): raise PermissionError(13, "no")
+            return real(a, b, **kwargs)
+        monkeypatch.setattr(os, "rename", rename)
+    assert main(["export", "--checkpoint", str(run_folder), "--out", given]) == 0
+    assert inode in (None, out.stat().st_ino)
+    names = {p.name for p in out.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [n for n in names if n.startswith(".")] and (tmp_path / "link").is_symlink() == (
+        kind == "a link")
+
+
+def test_of_many_exports_into_one_folder_one_wins_and_is_whole(run_folder, tmp_path):
+    from distill_nb.files import write_into
+    import threading
+    told, begin = [], threading.Barrier(4)
+    def export(i):
+        def fill(folder):
+            for name in ("config.json", "weights"): (folder / name).write_text(str(i))
+        begin.wait()
+        try: told.append(write_into(tmp_path / "out", fill))
+        except BadInput as e: told.append(str(e))
+    threads = [threading.Thread(target=export, args=[i]) for i in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert told.count(None) == 1 and sum("in use" in str(t) for t in told) == 3, told
+    a, b = (p.read_text() for p in sorted((tmp_path / "out").iterdir()))
+    assert a == b
+
+
+def test_the_mode_of_what_is_written_follows_the_umask(train_flags, tmp_path):
+    before = os.umask(0o027)
+    try: assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run")]) == 0
+    finally: os.umask(before)
+    modes = {p.name: oct(p.stat().st_mode & 0o777) for p in tmp_path.glob("run/step-*/*")}
+    assert set(modes.values()) == {"0o640"}, modes
+
+
+def test_run_json_as_a_link_is_replaced_and_not_written_through(train_flags, tmp_path):
+    folder, elsewhere = tmp_path / "run", tmp_path / "precious"
+    elsewhere.write_text("mine")
+    folder.mkdir()
+    for name in ("run.json", ".making-run.json", "metrics.jsonl", "metrics.jsonl.new"):
+        (folder / name).symlink_to(elsewhere)
+    assert main([*train_flags, "--checkpoint-dir", str(folder)]) == 0
+    assert elsewhere.read_text() == "mine" and json.loads((folder / "run.json").read_text())
+
+
+def test_measurements_are_on_the_disk_before_a_checkpoint_has_its_name(train_flags, tmp_path,
+                                                                       monkeypatch):
+    import distill_nb.files as files
+    from pathlib import Path
+    synced, real_sync, real_rename = {}, files._flush, Path.rename
+    def sync(path):
+        synced[str(path)] = Path(path).read_bytes() if Path(path).is_file() else b""
+        return real_sync(path)
+    def rename(path, to):
+        if Path(to).name.startswith("step-"):
+            rows = synced.get(str(folder / "metrics.jsonl"), b"").decode()
+            named[Path(to).name] = f'"step": {int(Path(to).name[5:])}' in rows
+        return real_rename(path, to)
+    named, folder = {}, tmp_path / "run"
+    monkeypatch.setattr(files, "_flush", sync)
+    monkeypatch.setattr("distill_nb.saver._flush", sync)
+    monkeypatch.setattr(Path, "rename", rename)
+    assert main([*train_flags, "--checkpoint-dir", str(folder), "--save-interval", "4"]) == 0
+    assert named == {"step-00000004": True, "step-00000008": True, "step-00000010": True}
+
+
+def test_a_gap_in_the_measurements_is_told(copy, train_flags, capfd):
+    rows = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join(rows[:3]))
+    assert main([*train_flags, "--checkpoint-dir", str(copy), "--resume", "--max-steps", "11"]) == 0
+    assert f"{copy / 'metrics.jsonl'} lacks 7 of 10 steps" in capfd.readouterr().err
+    assert steps(copy) == [1, 2, 3, 11]
+
+
+@pytest.mark.parametrize("command", ["generate", "export", "evaluate"])
+def test_a_tokenizer_that_has_changed_is_noticed(command, copy, tmp_path, capfd):
+    path = copy / "step-00000010/tokenizer.json"
+    spoilt = bytearray(path.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    path.write_bytes(spoilt)
+    out = ["--out", str(tmp_path / "hf")] if command == "export" else []
+    refused([command, "--checkpoint", str(copy), *out], capfd, "tokenizer.json has changed")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_a_student_without_its_optimizer_still_writes(copy, capfd):
+    (copy / "step-00000010/trainer.pt").unlink()
+    assert main(["generate", "--checkpoint", str(copy), "--max-new-tokens", "1", "中"]) == 0
+
+
 def test_out_of_memory(train_flags, tmp_path, capfd):
     refused([*train_flags, "--checkpoint-dir", str(tmp_path / "run"),
              "--vocab-size", str(2 * 10**12)], capfd, "out of memory",
