@@ -377,6 +377,7 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
             ("steps", f"{about}{steps:,} in {epochs}{cut}"),
             ("FLOPs a step", f"{flops / 1e12:.3g} TFLOP"),
             ("time", f"{about}{hours(steps * flops)} at {tflops:.3g} TFLOP/s")]
+    if told := training.warm_up_told(steps): rows.append(("warm-up", told))
     if teacher_cache:
         size, cached = 2 * teacher.hidden_size, replace(training, batch_size=1)
         once = step_flops(config, cached, teacher)

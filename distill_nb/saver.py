@@ -88,7 +88,8 @@ def snapshot(trainer) -> dict: # of `trainer.pt`; with FSDP, all processes call 
     scaler = trainer.accelerator.scaler # of FP16, or None
     state = dict(
         current_epoch=place.epoch, epoch_step=place.epoch_step, current_step=place.step,
-        blocks_per_step=place.blocks_per_step, best_val_loss=meter.best_val_loss,
+        blocks_per_step=place.blocks_per_step, warmup_steps=place.warmup_steps,
+        best_val_loss=meter.best_val_loss,
         val_loss=meter.val_loss, training_config=trainer.config.to_dict(),
         data=trainer.saver.identity,
         optimizer=step.optimizer.state_dict(), scheduler=step.scheduler.state_dict(),
@@ -106,12 +107,30 @@ def restore(trainer, checkpoint, saved:dict): # what `snapshot` made; the weight
             RuntimeError) as e:
         raise BadInput(f"{checkpoint} holds the state of another optimizer ({first_line(e)}); "
                        "give another checkpoint") from e
-    blocks = saved["epoch_step"] * saved["blocks_per_step"]
-    place.step, place.epoch = saved["current_step"], saved["current_epoch"]
-    place.epoch_step = blocks // place.blocks_per_step
+    _take_place(place, saved, trainer.run, trainer.saver.identity)
     meter.val_loss, meter.best_val_loss = saved["val_loss"], saved["best_val_loss"]
     meter.restore(checkpoint.resolve().parent, place.step)
     trainer.watch.bad_steps = 0
+
+def _take_place(place, saved:dict, run, identity:dict):
+    "Where it was; how long it is follows from there, for its steps may have had another size."
+    place.step = saved["current_step"]
+    place.epoch, blocks = _place_in_data(saved, identity["blocks"])
+    place.epoch_step = blocks // place.blocks_per_step
+    left = (run.training.num_epochs - place.epoch) * place.steps_per_epoch - place.epoch_step
+    place.total_steps = min(place.step + max(0, left), run.max_steps or math.inf)
+    identity["total_steps"] = place.total_steps
+    asked, was = run.training.warmup_steps, saved["training_config"].get("warmup_steps")
+    kept = saved.get("warmup_steps", was) # what was not noted was as long as asked
+    goes_on = asked == was and type(kept) is int and 0 <= kept <= asked
+    place.warmup_steps = run.training.warm_up(place.total_steps)
+    if goes_on and asked >= place.total_steps: place.warmup_steps = kept
+
+def _place_in_data(saved:dict, num_blocks): # → the epoch, and how many of its blocks were read
+    "An epoch that is finished is the beginning of the next."
+    done, size = saved["epoch_step"], saved["blocks_per_step"]
+    if 0 < num_blocks // size <= done: return saved["current_epoch"] + 1, 0
+    return saved["current_epoch"], done * size
 
 def _load_averages(optimizer, state:dict, # number of a parameter → AdamW's averages; emptied here
                    param_groups:list): # of which only the numbers are looked at
@@ -158,7 +177,7 @@ def check_same_run(checkpoint, saved:dict, # what its `trainer.pt` holds
         raise BadInput(f"{checkpoint} is of a run on other data: {', '.join(wrong)}, which may not "
                        f"change in the middle of a run{allowed}; give it the same data, "
                        "or start a new run with another --checkpoint-dir")
-    blocks = saved["epoch_step"] * saved["blocks_per_step"]
+    _, blocks = _place_in_data(saved, identity["blocks"])
     if blocks % blocks_per_step:
         raise BadInput(f"{checkpoint} is {blocks} blocks into its epoch, and steps of "
                        f"{blocks_per_step} blocks (batch_size × accumulate × processes) do not "
