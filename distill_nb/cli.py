@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 from . import __version__
 from .config import RUN_FILE, BadInput, RunConfig, TrainingConfig
-from .files import printable
+from .files import _check_name, printable
 from .flags import _check_numbers, did_you_mean, help_text, read_flags
 from .terminal import check_environment, exit_status, set_up_logging
 
@@ -356,7 +356,9 @@ def _parse(command:str, argv:list): # → settings of the command
     wants_help, defaults = given.pop("help", False), {}
     _check_numbers(given)
     for name in {"out", "checkpoint", "checkpoint_dir", "resume"} & {*given}: # --out=~/x, too
-        if isinstance(given[name], str): given[name] = os.path.expanduser(given[name])
+        if not isinstance(given[name], str): continue
+        given[name] = os.path.expanduser(given[name])
+        if name in ("out", "checkpoint_dir"): _check_name(given[name])
     fields = kind.__dataclass_fields__
     own = {name: given.pop(name) for name in list(given) if name in fields}
     if "run" in fields:
