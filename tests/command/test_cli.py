@@ -589,9 +589,10 @@ def test_the_bar_and_the_validation_fit_a_terminal_of_80_columns(tmp_path):
             numbers = dict.fromkeys(("loss", "kl", "ce", "grad_norm"), torch.tensor(11.234))
             meter.add(place, 0.1, **numbers)
             meter.flush()
-            meter.validated(1234, dict(student_ce=7.7, teacher_ce=0.9, kl=6.89, top1_agreement=0.1))
+            meter.validated(1234, dict(student_ce=7.7, teacher_ce=0.9, kl=6.89,
+                                       top1_agreement=0.1))
     line = [part.strip("\n") for part in shown.getvalue().split("\r") if "tokens/s" in part][-1]
     assert len(line) <= 80 and line.endswith("tokens/s]") and "loss 11.234" in line
     assert len(re.search(r"\|(.*)\|", line)[1]) >= 10
-    assert said == ["step 1234 validation: student 7.700, teacher 0.900 nats a token on the labels; "
-                    "KL 6.890, agreement 10.0%"]
+    assert said == ["step 1234 validation: student 7.700, teacher 0.900 nats a token on the "
+                    "labels; KL 6.890, agreement 10.0%"]

@@ -59,10 +59,11 @@ def test_study_refuses_other_settings(flags, tmp_path, capfd):
 def test_a_row_that_a_crash_has_cut_short_is_made_again(flags, tmp_path, monkeypatch):
     from distill_nb import study
     assert main(flags) == 0
-    path, whole, real, calls = tmp_path / "study/results.csv", rows(tmp_path), study._train_recipe, []
+    path, whole = tmp_path / "study/results.csv", rows(tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
-    monkeypatch.setattr(study, "_train_recipe", lambda *args, **kwargs: calls.append(args[0]) or real(
-        *args, **kwargs))
+    real, calls = study._train_recipe, []
+    def counted(*args, **settings): calls.append(args[0]); return real(*args, **settings)
+    monkeypatch.setattr(study, "_train_recipe", counted)
     assert main(flags) == 0 and rows(tmp_path) == whole and len(calls) == 1
 
 
