@@ -102,6 +102,12 @@ def prune(folder, keep:int): # newest ones, beside the best
 # %% ../nbs/engine/checkpoint.ipynb #find-2
 _log = logging.getLogger("distill_nb")
 
+def _files_of_student(checkpoint):
+    "Its settings, weights and tokenizer; the optimizer's averages may be gone, to save room."
+    try: listed = read_manifest(checkpoint)["files"]
+    except Exception: listed = () # `check_whole` says what is wrong
+    return {"config.json", "model.safetensors", *listed} - {"trainer.pt"}
+
 def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
     "The checkpoint, or the newest whole one; raises `BadInput` where there is none."
     path, damaged = Path(path), []
@@ -121,12 +127,6 @@ def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
                    "a run, or make one with: distill_nb train --preset tiny")
 
 # %% ../nbs/engine/checkpoint.ipynb #read
-def _files_of_student(checkpoint):
-    "Its settings, weights and tokenizer; the optimizer's averages may be gone, to save room."
-    try: listed = read_manifest(checkpoint)["files"]
-    except Exception: listed = () # `check_whole` says what is wrong
-    return {"config.json", "model.safetensors", *listed} - {"trainer.pt"}
-
 PROGRESS_KEYS = ("current_epoch", "epoch_step", "current_step", "blocks_per_step",
                  "best_val_loss", "val_loss")
 

@@ -365,6 +365,32 @@ def test_a_tokenizer_that_has_changed_is_noticed(command, copy, tmp_path, capfd)
     assert not (tmp_path / "hf").exists()
 
 
+def test_tokens_that_have_changed_are_made_again(text_file, teacher_folder, tmp_path):
+    "A text of equal size and time is another text, and a cache of equal size another cache."
+    from distill_nb.data import WikiDataset
+    text, path = text_file.read_text(encoding="utf-8"), tmp_path / "a.txt"
+    def tokens(content):
+        before = path.stat() if path.exists() else None
+        path.write_text(content, encoding="utf-8")
+        if before: os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        data = WikiDataset(path, seq_len=32, tokenizer=str(teacher_folder),
+                           cache_dir=tmp_path / "cache")
+        return data.path, data.train.tokens.tolist()
+    folder, first = tokens(text)
+    assert tokens(text.translate(str.maketrans("铁铜的", "银金之")))[1] != first
+    folder, first = tokens(text)
+    spoilt = bytearray((folder / "train.bin").read_bytes())
+    spoilt[100:104] = b"\xff\xff\xff\xff"
+    (folder / "train.bin").write_bytes(spoilt)
+    again = WikiDataset(path, seq_len=32, tokenizer=str(teacher_folder),
+                        cache_dir=tmp_path / "cache")
+    assert again.train.tokens.tolist() == first
+    for content in (b"", b"[1]", b"[" * 100_000, b"\xff", b"{\"tokens\": {\"train\": 1e999}}"):
+        (again.path / "about.json").write_bytes(content)
+        assert WikiDataset(path, seq_len=32, tokenizer=str(teacher_folder),
+                           cache_dir=tmp_path / "cache").train.tokens.tolist() == first
+
+
 def test_a_student_without_its_optimizer_still_writes(copy, capfd):
     (copy / "step-00000010/trainer.pt").unlink()
     assert main(["generate", "--checkpoint", str(copy), "--max-new-tokens", "1", "中"]) == 0
