@@ -184,7 +184,8 @@ def _train(args:_Train):
         run.accumulate, run.eval_batches, keep=run.keep, log_with=run.log_with)
     trainer.run = run.changed(dataset_name=data.name) # which it writes down
     if args.resume: _go_on(trainer, args)
-    elif advice := _advice(run.training): _log.info(advice)
+    if advice := _advice(run.training): # said once the folder is ours
+        trainer.hooks.append(lambda t: t.place.step == 1 and _log.info(advice))
     trainer.fit()
     if not trainer.accelerator.is_main_process: return
     best = best_of(found := checkpoints(folder))
@@ -322,7 +323,7 @@ def _plan(args:_Plan):
     print(plan(run.model, run.training, shape, run.sample_mb, tflops, tokens, run.max_steps,
                run.gradient_checkpointing, run.accumulate, run.teacher_cache, gpu=not on_cpu))
     if on_cpu and not args.tflops:
-        print(f"{'':<24}which this CPU does at its best: it takes at least so long")
+        print("The speed is what this CPU does at its best: the run takes at least so long.")
 
 def _bench(args:_Bench):
     from distill_nb.bench import Unequal, bench
