@@ -346,7 +346,8 @@ def _card_table(config, training, teacher, **settings) -> list: # of lines
 
 def _duration(seconds):
     if seconds >= 360: return f"{seconds / 3600:.2f} hours"
-    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+    short = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+    return f"{short} ({seconds / 3600:.1g} hours)"
 
 def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfig(),
          teacher:TeacherShape=TeacherShape(),

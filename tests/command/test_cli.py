@@ -559,7 +559,7 @@ def test_plan_of_a_cpu_measures_it(flags, monkeypatch, capfd):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert main(["plan", *flags.split()]) == 0
     out = capfd.readouterr().out
-    speed, = re.findall(r"time +\S+ (?:seconds|minutes|hours) at (\S+) TFLOP/s", out)
+    speed, = re.findall(r"time +\S.* at (\S+) TFLOP/s", out)
     assert 0 < float(speed) < 10 and "this CPU" in out and "0.00 hours" not in out
     assert main(["plan", *flags.split(), "--tflops", "20"]) == 0
     out = capfd.readouterr().out
