@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 import psutil, torch
 from .config import IGNORE, BadInput, ModelConfig, TrainingConfig
+from .files import _disk_errors, _save_picture, write_file
 from .data import WikiDataset
 from .loss import fused_kd_loss
 from .measure import _in_subprocess
@@ -178,8 +179,8 @@ def _quietly(): # what is loaded again and again is not said again and again
 def _write(out, results):
     "As JSON, and its bars as a picture beside it."
     text = json.dumps(dict(about=_about(), results=results), indent=1)
-    out.write_text(text, encoding="utf-8")
-    if _charts(results): _plot(results).savefig(out.with_suffix(".png"))
+    with _disk_errors(out): write_file(out, text)
+    if _charts(results): _save_picture(out.with_suffix(".png"), lambda: _plot(results))
 
 # %% ../nbs/tools/bench.ipynb #cell-38b
 _BENCHES = dict(loss=_bench_losses, step=_bench_steps, data=_bench_data,

@@ -83,7 +83,8 @@ def _blocks_done(folder, stamp) -> int:
         noted = json.loads((folder / _STAMP).read_text())
         theirs, done = dict(noted["stamp"]), int(noted["done"])
         size = (folder / _HIDDEN).stat().st_size
-    except (OSError, ValueError, LookupError, TypeError, RecursionError): return 0 # no trust
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+        return 0 # no trust
     differ = [f"{k} {str(theirs.get(k))[:12]} (not {str(v)[:12]})"
               for k, v in stamp.items() if theirs.get(k) != v]
     if differ:

@@ -102,6 +102,12 @@ def prune(folder, keep:int): # newest ones, beside the best
 # %% ../nbs/engine/checkpoint.ipynb #find-2
 _log = logging.getLogger("distill_nb")
 
+def _files_of_student(checkpoint):
+    "Its settings, weights and tokenizer; the optimizer's averages may be gone, to save room."
+    try: listed = read_manifest(checkpoint)["files"]
+    except Exception: listed = () # `check_whole` says what is wrong
+    return {"config.json", "model.safetensors", *listed} - {"trainer.pt"}
+
 def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
     "The checkpoint, or the newest whole one; raises `BadInput` where there is none."
     path, damaged = Path(path), []
@@ -111,7 +117,7 @@ def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
                        "give --checkpoint the checkpoint that it was made from")
     if is_one and not (path / MANIFEST).exists(): return path # a student alone, carried elsewhere
     for checkpoint in [path] if is_one else step_folders(path):
-        try: check_whole(checkpoint, only=("config.json", "model.safetensors"))
+        try: check_whole(checkpoint, only=_files_of_student(checkpoint))
         except BadInput as e: damaged.append(f"{checkpoint} is damaged ({e})")
         else:
             for what in damaged: _log.warning(f"{what}; taking the one before")

@@ -9,12 +9,14 @@ __all__ = ['main']
 import logging, math, os, shlex, shutil, sys, textwrap
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 from . import __version__
 from .config import RUN_FILE, BadInput, RunConfig, TrainingConfig
-from .flags import did_you_mean, help_text, read_flags
-from .terminal import exit_status, set_up_logging
+from .files import _check_name, printable
+from .flags import _check_numbers, did_you_mean, help_text, read_flags
+from .terminal import check_environment, exit_status, set_up_logging
 
 # %% ../nbs/tools/cli.ipynb #cell-13
 _log = logging.getLogger("distill_nb")
@@ -58,7 +60,9 @@ class _Study:
 class _Plan:
     "Say what a run needs before it starts: memory, steps, time."
     preset:_Preset = "qwen" # whose defaults: tiny needs no network and no GPU
-    tflops:float = 30.0 # what your card does in practice, in TFLOP/s
+    # what your card does in practice, in TFLOP/s
+    # (default: 30; where the run is one for the CPU, what this one is measured to do)
+    tflops:float|None = None
     run:RunConfig = RunConfig()
     without = "eval_batches", "keep", "log_with"
 
@@ -166,6 +170,7 @@ def _train(args:_Train):
     import torch
     from distill_nb.checkpoint import best_of, check_free, checkpoints
     from distill_nb.student import StudentModel
+    from distill_nb.study import _advice
     from distill_nb.trainer import DistillationTrainer
     run, folder = args.run, args.run.training.checkpoint_dir
     device = _find_device(args)
@@ -179,45 +184,42 @@ def _train(args:_Train):
         run.accumulate, run.eval_batches, keep=run.keep, log_with=run.log_with)
     trainer.run = run.changed(dataset_name=data.name) # which it writes down
     if args.resume: _go_on(trainer, args)
+    if advice := _advice(run.training): # said once the folder is ours
+        trainer.hooks.append(lambda t: t.place.step == 1 and _log.info(advice))
     trainer.fit()
     if not trainer.accelerator.is_main_process: return
     best = best_of(found := checkpoints(folder))
-    if best not in (None, found[0]): print(f"the lowest validation loss was that of {best}")
-    print(f"saved in {folder}; try: distill_nb generate --checkpoint {shlex.quote(folder)} 中国")
+    if best not in (None, found[0]): _tell(f"the lowest validation loss was that of {best}")
+    _tell(f"saved in {folder}; try: distill_nb generate --checkpoint {shlex.quote(folder)} 中国")
+
+def _tell(text): print(printable(text))
 
 # %% ../nbs/tools/cli.ipynb #cell-22
-def _without_gpu(run:RunConfig) -> str:
-    "What a full run without a GPU means, in one line."
+def _cpu_speed(): # operations a second, at most
     import torch
     from distill_nb.measure import fastest
-    from distill_nb.plan import TeacherShape, run_steps, step_flops
     a = torch.randn(1024, 1024)
-    speed = 2 * 1024**3 / fastest(lambda: a @ a)
+    return 2 * 1024**3 / fastest(lambda: a @ a)
+
+def _without_gpu(run:RunConfig) -> str:
+    "What a full run without a GPU means, in one line."
+    from distill_nb.plan import TeacherShape, run_steps, step_flops
     steps = run_steps(run.model, run.training, run.sample_mb, run.max_steps,
                       accumulate=run.accumulate)
     work = step_flops(run.model, run.training, TeacherShape(), run.gradient_checkpointing,
                       run.accumulate)
-    hours = steps * work / speed / 3600
+    hours = steps * work / _cpu_speed() / 3600
     time = f"{hours / 24:.0f} days" if hours > 48 else f"{hours:.1f} hours"
     return (f"this machine has no CUDA GPU, and on its CPU this run takes about {time} at the "
             "least; try --preset tiny (a minute, offline), a smaller --sample-mb or --max-steps, "
             "or go on all the same with --device cpu")
 
 # %% ../nbs/tools/cli.ipynb #cell-23
-_UNITS = dict(
-    student_ce="nats a token, the student on the labels",
-    teacher_ce="nats a token, the teacher on the labels",
-    teacher_entropy="nats a token: no student of this teacher gets its soft loss lower",
-    kl="nats a token between teacher and student, at temperature 1",
-    top1_agreement="share of tokens where both would say the same",
-    student_bits_per_char="bits a character: comparable between tokenizers",
-    teacher_bits_per_char="the same of the teacher")
-
 def _evaluate(args:_Evaluate):
     from itertools import islice
     from distill_nb.checkpoint import find_checkpoint
     from distill_nb.device import make_accelerator
-    from distill_nb.meter import gap_report, teacher_gap_sums
+    from distill_nb.meter import _UNITS, gap_report, teacher_gap_sums
     from distill_nb.runs import check_fit
     from distill_nb.saver import check_same_tokens
     from distill_nb.student import StudentModel
@@ -232,7 +234,7 @@ def _evaluate(args:_Evaluate):
     check_fit(student, teacher, data, alpha=1.0)
     _, batches = data.dataloaders(run.training.batch_size)
     sums = teacher_gap_sums(student, teacher, islice(batches, args.eval_batches), data.tokenizer)
-    print(checkpoint)
+    _tell(checkpoint)
     for name, value in gap_report(sums).items(): print(f"  {name:<24}{value:10.4f}  {_UNITS[name]}")
 
 # %% ../nbs/tools/cli.ipynb #cell-24
@@ -246,19 +248,19 @@ def _generate(args:_Generate):
                 "strategy max_new_tokens top_k top_p temperature seed".split()}
     pieces = generator.stream(args.prompt, **settings)
     first = next(pieces, "") # a setting that is refused is refused before anything is printed
-    print(args.prompt + first, end="", flush=True)
-    for piece in pieces: print(piece, end="", flush=True)
+    for piece in chain([args.prompt + first], pieces): # a vocabulary may hold anything
+        print(printable(piece, math.inf, keep="\n\t\u200c\u200d"), end="", flush=True)
     print()
 
 def _export(args:_Export):
     from distill_nb.checkpoint import find_checkpoint
     from distill_nb.export import save_hf
-    from distill_nb.files import new_folder, write_whole
+    from distill_nb.files import write_into
     from distill_nb.generator import TextGenerator
     generator = TextGenerator.from_checkpoint(find_checkpoint(args.checkpoint))
-    out = new_folder(args.out)
-    write_whole(out, lambda folder: save_hf(generator.model, generator.tokenizer, folder))
-    print(f"saved in {out}; load it with AutoModelForCausalLM.from_pretrained({str(out)!r})")
+    write_into(args.out, lambda folder: save_hf(generator.model, generator.tokenizer, folder))
+    _tell(f"saved in {args.out}; load it with "
+          f"AutoModelForCausalLM.from_pretrained({args.out!r})")
 
 # %% ../nbs/tools/cli.ipynb #cell-25
 def _demo(args:_Demo):
@@ -266,6 +268,7 @@ def _demo(args:_Demo):
     demo(args.out, args.max_steps, args.seed, args.device)
 
 def _study(args:_Study):
+    from distill_nb.files import _save_picture
     from distill_nb.plan import teacher_shape
     from distill_nb.study import _check_study, make_recipes, plot_study, report, study
     run, training, out = args.run, args.run.training, Path(args.out)
@@ -286,9 +289,9 @@ def _study(args:_Study):
                  training, out, about, gradient_checkpointing=run.gradient_checkpointing,
                  device=run.device, **same)
     print(f"\n{report(rows, run.model, training, shape)}\n")
-    plot_study(rows, steps, out / "study.png")
-    print(f"saved  {out / 'results.csv'}  the table, a line a training\n"
-          f"       {out / 'study.png'}  the picture")
+    _tell(f"saved  {out / 'results.csv'}  the table, a line a training")
+    if _save_picture(out / "study.png", lambda: plot_study(rows, steps)):
+        _tell(f"       {out / 'study.png'}  the picture")
 
 def _verify_resume(args:_VerifyResume):
     import tempfile, torch
@@ -313,9 +316,14 @@ def _plan(args:_Plan):
     if is_here: # count instead of guessing
         from transformers import AutoTokenizer
         tokens = len(_load_data(run, load_pretrained(AutoTokenizer, run.teacher)).train.tokens)
-    print(plan(run.model, run.training, shape, run.sample_mb, args.tflops, tokens, run.max_steps,
-               run.gradient_checkpointing, run.accumulate, run.teacher_cache,
-               gpu=run.device != "cpu"))
+    import torch
+    here = args.preset == "tiny" and run.device is None and not torch.accelerator.is_available()
+    on_cpu = here or run.device == "cpu"
+    tflops = args.tflops or (_cpu_speed() / 1e12 if on_cpu else 30)
+    print(plan(run.model, run.training, shape, run.sample_mb, tflops, tokens, run.max_steps,
+               run.gradient_checkpointing, run.accumulate, run.teacher_cache, gpu=not on_cpu))
+    if on_cpu and not args.tflops:
+        print("The speed is what this CPU does at its best: the run takes at least so long.")
 
 def _bench(args:_Bench):
     from distill_nb.bench import Unequal, bench
@@ -332,7 +340,7 @@ _COMMANDS = {
     "verify-resume": (_VerifyResume, _verify_resume)}
 
 def _usage() -> str:
-    width = shutil.get_terminal_size().columns
+    width = min(shutil.get_terminal_size().columns, 100)
     def row(name, text):
         indent = dict(initial_indent=f"  {name:<15}", subsequent_indent=" " * 17)
         return textwrap.fill(text, max(width, 30), **indent)
@@ -348,6 +356,10 @@ def _parse(command:str, argv:list): # → settings of the command
     except BadInput as e: raise BadInput(f"{e}; see {prog} --help") from None
     wants_help, defaults = given.pop("help", False), {}
     _check_numbers(given)
+    for name in {"out", "checkpoint", "checkpoint_dir", "resume"} & {*given}: # --out=~/x, too
+        if not isinstance(given[name], str): continue
+        given[name] = os.path.expanduser(given[name])
+        if name in ("out", "checkpoint_dir"): _check_name(given[name])
     fields = kind.__dataclass_fields__
     own = {name: given.pop(name) for name in list(given) if name in fields}
     if "run" in fields:
@@ -365,21 +377,6 @@ def _parse(command:str, argv:list): # → settings of the command
         raise SystemExit(0)
     return args
 
-def _check_numbers(given:dict): # flag's field → value
-    "The rules of numbers that no config has, and those of a run in the words of its flags."
-    for name in ("max_steps", "accumulate", "eval_batches", "keep", "sample_mb", "tflops"):
-        if name not in given: continue
-        value = given[name]
-        is_float = isinstance(value, float)
-        limit, rule = (math.inf, "finite") if is_float else (2**63, "of at most 64 bits")
-        if not 0 < value < limit:
-            raise BadInput(f"--{name.replace('_', '-')} {value} must be > 0 and {rule}")
-    seed, seeds, last = given.get("seed", 0), given.get("seeds", 1), 2**32 - 1
-    if not 0 <= seed <= last: raise BadInput(f"--seed {seed} must be between 0 and {last}")
-    if seed + seeds - 1 > last: raise BadInput(f"--seeds {seeds} from --seed {seed}: too many")
-    if given.get("resume") == "":
-        raise BadInput("--resume '' names no checkpoint; give a path, or --resume alone")
-
 # %% ../nbs/tools/cli.ipynb #cell-31
 def main(argv=None) -> int: # exit status: 0; 2 for bad input; 128 + its number after a signal
     "The command `distill_nb`."
@@ -394,6 +391,7 @@ def _run(argv):
         raise BadInput(f"{argv[0]!r} is not a command{close}; the commands are {known}")
     args = _parse(argv[0], argv[1:])
     set_up_logging()
+    check_environment()
     _COMMANDS[argv[0]][1](args)
 
 if __name__ == "__main__" and "get_ipython" not in globals(): # python -m distill_nb.cli

@@ -144,7 +144,7 @@ class TrainingConfig(Config):
     batch_size:int = 8 # sequences a step
     learning_rate:float = 3e-4 # peak learning rate
     weight_decay:float = 0.01 # AdamW's, on matrices only
-    warmup_steps:int = 500 # steps of linear warm-up
+    warmup_steps:int = 500 # steps of linear warm-up; a tenth of a run that has fewer
     num_epochs:int = 3 # passes over the training split
     gradient_clip:float = 1.0 # largest global norm of the gradient
     alpha:float = 0.5 # weight of the teacher's part (KL); the labels' (CE) has 1 - alpha
@@ -161,6 +161,16 @@ class TrainingConfig(Config):
         self.require(">= 0", lambda x: x >= 0, "weight_decay", "warmup_steps")
         self.require("between 0 and 1", lambda x: 0 <= x <= 1, "alpha")
         self.require("a folder's name, not empty", str.strip, "checkpoint_dir")
+
+    def warm_up(self, total_steps) -> int: # of a run; its steps of warm-up
+        "A run that would be over before its warm-up is warms up over its first tenth."
+        if self.warmup_steps < total_steps: return self.warmup_steps
+        return max(1, total_steps // 10)
+
+    def warm_up_told(self, total_steps) -> str: # empty where it is as asked
+        if self.warmup_steps < total_steps: return ""
+        return (f"warmup_steps={self.warmup_steps:,} would last longer than the run of "
+                f"{total_steps:,} steps; it warms up over a tenth, {self.warm_up(total_steps):,}")
 
     @classmethod
     def tiny(cls, **changes): # fields that differ from the tiny default
@@ -279,11 +289,16 @@ def save(self:RunConfig, folder): # of the run; made if missing
     run, path = self.with_full_paths(), Path(folder, RUN_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".making-{RUN_FILE}")
-    with open(beside, "w") as f:
+    beside.unlink(missing_ok=True) # of a process that was killed here, or a link to elsewhere
+    with open(beside, "x") as f:
         f.write(run.to_json())
         f.flush()
         os.fsync(f.fileno())
     beside.replace(path)
+    if os.name == "nt": return # where a folder cannot be opened
+    folder = os.open(path.parent, os.O_RDONLY) # the name, too, is on the disk
+    os.fsync(folder)
+    os.close(folder)
 
 @patch(cls_method=True)
 def load(cls:RunConfig, folder): # of a run

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from .config import _BAD_TEXT, BadInput
-from .files import LateBar, make_folder_once, write_file
+from .files import LateBar, _version, make_folder_once, write_file
 from .formats import Reading, _clean_text, _name_some, _special_names
 from .hub import load_pretrained
 from .sources import hub_articles, local_files, take_mb
@@ -96,7 +96,7 @@ def _is_whole(folder): # of tokens
         tokens, _ = about["tokens"], about["notes"]
         sizes = {part: (folder / f"{part}.bin").stat().st_size for part in ("train", "valid")}
         return all(size == 4 * tokens[part] for part, size in sizes.items())
-    except (OSError, ValueError, LookupError, TypeError): return False
+    except (OSError, ValueError, LookupError, TypeError, RecursionError): return False
 
 # %% ../nbs/07_data.ipynb #cell-65b
 def _check_settings(sample_mb, seq_len, val_fraction, seed, on_bad_text):
@@ -186,7 +186,7 @@ class WikiDataset:
         text = [self.source, self.name]
         if self.files:
             parts = self.files.train, self.files.valid
-            text = [[[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in part]
+            text = [[[str(f.resolve()), *_version(f)] for f in part]
                     for part in parts] + [self.files.whole_files]
         backend = self.tokenizer.backend_tokenizer.to_str()
         start = _start_ids(self.tokenizer)

@@ -13,7 +13,9 @@ from .checkpoint import checkpoints
 from .config import ModelConfig, TrainingConfig
 from .data import WikiDataset
 from .export import save_hf
-from .files import ASSETS, free_folder, new_folder, read_packed, write_packed
+from .files import (
+    ASSETS, _disk_errors, _save_picture, free_folder, new_folder, printable, read_packed,
+    write_file, write_packed, write_whole)
 from .generator import TextGenerator
 from .student import StudentModel
 from .teacher import TeacherModel
@@ -43,8 +45,7 @@ def _train_tiny(alpha, # 0: labels only
     return trainer
 
 # %% ../nbs/tools/demo.ipynb #cell-21
-def _plot_curves(trainers:dict, # name → finished trainer
-                 path=None):    # PNG to write
+def _plot_curves(trainers:dict): # name → finished trainer
     "Cross-entropy on the labels, which compares across alphas, over the steps."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(7, 4), layout="constrained")
@@ -60,7 +61,6 @@ def _plot_curves(trainers:dict, # name → finished trainer
     ax.set(xlabel="step", ylabel="cross-entropy, nats a token",
            title="The same student, the same steps, with and without the teacher")
     ax.legend()
-    if path: fig.savefig(path, dpi=150)
     return fig
 
 # %% ../nbs/tools/demo.ipynb #cell-26
@@ -144,15 +144,16 @@ def demo(
 
 def _save(out, trainers:dict, rows, tokenizer):
     "Write the curves, the student for transformers and the table; say what is where."
-    _plot_curves(trainers, out / "curves.png")
-    save_hf(trainers["distilled"].student, tokenizer, out / "student-hf")
-    (out / "results.json").write_text(json.dumps(rows, indent=2))
-    saved = {out / "curves.png": "the curves",
+    drawn = _save_picture(out / "curves.png", lambda: _plot_curves(trainers))
+    student = trainers["distilled"].student
+    write_whole(out / "student-hf", lambda folder: save_hf(student, tokenizer, folder))
+    with _disk_errors(out): write_file(out / "results.json", json.dumps(rows, indent=2))
+    saved = {**({out / "curves.png": "the curves"} if drawn else {}),
              checkpoints(out / "distilled")[0]: "the distilled student, a checkpoint",
              out / "student-hf": "the same for transformers",
              out / "results.json": "the table"}
     width = max(len(str(path)) for path in saved)
-    lines = [f"{str(path):<{width}}  {what}" for path, what in saved.items()]
+    lines = [printable(f"{str(path):<{width}}  {what}") for path, what in saved.items()]
     print("\nsaved  " + "\n       ".join(lines))
     run = shlex.quote(str(out / "distilled"))
     prompt = "下面是一组关于名胜的问答。" # questions and answers about sights

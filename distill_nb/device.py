@@ -10,12 +10,14 @@ __all__ = ['teacher_dtype', 'cpu_autocast', 'make_accelerator', 'seed_step', 'un
 import contextlib, os
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import (
     DataLoaderConfiguration, FullyShardedDataParallelPlugin, GradientAccumulationPlugin,
     set_seed)
 from torch.utils._pytree import tree_map
 from .config import BadInput
+from .files import first_line
 
 # %% ../nbs/engine/device.ipynb #dtype
 def teacher_dtype(device, # where the teacher runs
@@ -48,8 +50,9 @@ def make_accelerator(device:str=None, # "cpu", "cuda", "mps"; the best there is 
         raise BadInput(f"device={device!r} is not one that this machine has: {there}")
     if log_with: _check_tracker(log_with)
     on_gpu = found["cuda"] and device in (None, "cuda")
-    sharded = _make_fsdp() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else None
+    trained_before = bool(PartialState._shared_state)
     try:
+        sharded = _make_fsdp() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else None
         accelerator = Accelerator(
             cpu=device == "cpu", mixed_precision=_gpu_precision() if on_gpu else "no",
             # the trainer accumulates by itself, whatever the environment says
@@ -57,7 +60,9 @@ def make_accelerator(device:str=None, # "cpu", "cuda", "mps"; the best there is 
             # the next batch is on its way while the GPU is at this one
             dataloader_config=DataLoaderConfiguration(non_blocking=True),
             fsdp_plugin=sharded, log_with=log_with, project_dir=folder)
-    except ValueError: accelerator = None # Accelerate chooses once a process
+    except Exception as e:
+        if not trained_before: raise _odd_settings(e) from e
+        accelerator = None # Accelerate chooses once a process
     if accelerator is None or device not in (None, accelerator.device.type):
         raise BadInput(f"device={device!r}: this process has trained on another device before; "
                        "start a new one")
@@ -65,6 +70,13 @@ def make_accelerator(device:str=None, # "cpu", "cuda", "mps"; the best there is 
         raise BadInput("the launcher asks for FSDP, which needs fsdp_version: 2 and CUDA cards; "
                        "without them leave it out")
     return accelerator
+
+def _odd_settings(e):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    there = ", ".join(f"{k}={v}" for k, v in sorted(os.environ.items())
+                      if k.startswith(("ACCELERATE_", "FSDP_")))
+    return BadInput(f"Accelerate does not start ({first_line(e)}); look at what the environment "
+                    f"tells it: {there or 'no variable of its own'}")
 
 def _check_tracker(name):
     "Raise `BadInput` where the tracker is unknown or not installed: Accelerate would pass over it."

@@ -6,6 +6,7 @@
 __all__ = ['flags_of', 'did_you_mean', 'read_flags', 'help_text']
 
 # %% ../nbs/tools/flags.ipynb #imports
+import math, shutil
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, HelpFormatter
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -54,7 +55,9 @@ def _syntax(kind) -> dict: # of `add_argument`
 
 # %% ../nbs/tools/flags.ipynb #parser
 class _Help(HelpFormatter):
-    def __init__(self, prog): super().__init__(prog, max_help_position=28)
+    def __init__(self, prog):
+        width = shutil.get_terminal_size().columns - 2 # of one column argparse never gets out
+        super().__init__(prog, max_help_position=28, width=max(40, width))
     def _format_args(self, action, default): return action.metavar # as `_syntax` writes it
 
 def _meaning(comment, default): # a comment may end with words for "not given": (default: all)
@@ -112,3 +115,18 @@ def help_text(command, prog, defaults:dict) -> str: # field's name → value
     examples = getattr(command, "examples", ())
     before = "\n".join(["examples:", *(f"  {line}" for line in examples), "", ""])
     return (before if examples else "") + _parser(command, prog, defaults).format_help()
+
+def _check_numbers(given:dict): # flag's field → value
+    "The rules of numbers that no config has, and those of a run in the words of its flags."
+    for name in ("max_steps", "accumulate", "eval_batches", "keep", "sample_mb", "tflops"):
+        if name not in given: continue
+        value = given[name]
+        is_float = isinstance(value, float)
+        limit, rule = (math.inf, "finite") if is_float else (2**63, "of at most 64 bits")
+        if not 0 < value < limit:
+            raise BadInput(f"--{name.replace('_', '-')} {value} must be > 0 and {rule}")
+    seed, seeds, last = given.get("seed", 0), given.get("seeds", 1), 2**32 - 1
+    if not 0 <= seed <= last: raise BadInput(f"--seed {seed} must be between 0 and {last}")
+    if seed + seeds - 1 > last: raise BadInput(f"--seeds {seeds} from --seed {seed}: too many")
+    if given.get("resume") == "":
+        raise BadInput("--resume '' names no checkpoint; give a path, or --resume alone")

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 from .config import IGNORE
-from .files import write_file
+from .files import _disk_errors, write_file
 from .tokenizer import _num_ids
 
 # %% ../nbs/engine/meter.ipynb #gap
@@ -62,6 +62,22 @@ def gap_report(sums:dict) -> dict: # nats per token, shares, bits per character
             report[f"{who}_bits_per_char"] = sums[f"{who}_ce"] / math.log(2) / chars
     return report
 
+_UNITS = dict(
+    student_ce="nats a token, the student on the labels",
+    teacher_ce="nats a token, the teacher on the labels",
+    teacher_entropy="nats a token: no student of this teacher gets its soft loss lower",
+    kl="nats a token between teacher and student, at temperature 1",
+    top1_agreement="share of tokens where both would say the same",
+    student_bits_per_char="bits a character: comparable between tokenizers",
+    teacher_bits_per_char="the same of the teacher")
+
+def _in_words(report:dict) -> str: # in one line
+    losses = [f"{who} {report[f'{who}_ce']:.3f}" for who in ("student", "teacher")
+              if f"{who}_ce" in report]
+    words = f"{', '.join(losses)} nats a token on the labels"
+    if "kl" not in report: return words
+    return f"{words}; KL {report['kl']:.3f}, agreement {report['top1_agreement']:.1%}"
+
 def sum_of_all(sums:dict) -> dict: # all processes call it at once
     "The sums of all processes; one that had no batch has no losses."
     everyone = gather_object([sums])
@@ -70,14 +86,14 @@ def sum_of_all(sums:dict) -> dict: # all processes call it at once
 
 # %% ../nbs/engine/meter.ipynb #read
 def read_metrics(folder) -> list: # of a run
-    "The rows of its `metrics.jsonl`, but for a last one that a kill has cut short."
+    "The rows of its `metrics.jsonl`, but for one that a kill or a disk has spoilt."
     path, rows = Path(folder) / "metrics.jsonl", []
     if not path.is_file(): return []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-            if row["step"] < 0: break
-        except (ValueError, LookupError, TypeError, RecursionError): break
+            if row["step"] < 0: continue
+        except (ValueError, LookupError, TypeError, RecursionError): continue
         rows.append(row)
     return rows
 
@@ -90,6 +106,8 @@ def _flat(row): # what a tracker shows
 
 # %% ../nbs/engine/meter.ipynb #meter
 _log = logging.getLogger("distill_nb")
+
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 class Meter:
     "What a run has measured: on the screen, in its history, in `metrics.jsonl` and in trackers."
@@ -127,8 +145,7 @@ class Meter:
             if not math.isfinite(row["loss"] + row["grad_norm"]): row["skipped"] = True
         self.record(*rows)
         if self.bar is not None:
-            losses = " ".join(f"{k} {last[k]:.3f}" for k in ("loss", "kl", "ce"))
-            self.bar.set_postfix_str(f"{losses}, {speed:,.0f} tokens/s")
+            self.bar.set_postfix_str(f"loss {last['loss']:.3f}, {speed:,.0f} tokens/s")
         return rows
 
 # %% ../nbs/engine/meter.ipynb #record
@@ -138,9 +155,10 @@ def record(self:Meter, *rows): # of `metrics.jsonl`
     rows = [_for_json(row) for row in rows]
     self.history += rows
     if not (self.owns_folder and self.is_main): return
-    self.folder.mkdir(parents=True, exist_ok=True)
-    with (self.folder / "metrics.jsonl").open("a") as f:
-        f.writelines(json.dumps(row) + "\n" for row in rows)
+    path = self.folder / "metrics.jsonl"
+    with _disk_errors(path):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as f: f.writelines(json.dumps(row) + "\n" for row in rows)
     for row in rows if self.accelerator else []: self.accelerator.log(_flat(row), row["step"])
 
 @patch
@@ -148,8 +166,7 @@ def validated(self:Meter, step, report:dict): # of `gap_report`
     self.val_loss = report["student_ce"]
     self.best_val_loss = min(self.best_val_loss, self.val_loss)
     self.record(dict(step=step, valid=report))
-    words = ", ".join(f"{k} {v:.4g}" for k, v in report.items())
-    self.say(f"step {step} validation: {words}")
+    self.say(f"step {step} validation: {_in_words(report)}")
 
 @patch
 def last_report(self:Meter, step):
@@ -164,12 +181,14 @@ def opened(self:Meter, place, settings:dict): # what a tracker notes of the run
     self.owns_folder = True
     if self.is_main:
         lines = "".join(json.dumps(row) + "\n" for row in self.history)
-        write_file(self.folder / "metrics.jsonl", lines)
+        path = self.folder / "metrics.jsonl"
+        with _disk_errors(path): write_file(path, lines)
     if self.accelerator and self.accelerator.log_with:
         self.accelerator.init_trackers("distill_nb", settings)
     self.since = time.perf_counter()
     hidden = not (self.shows and self.is_main)
-    with tqdm(total=place.total_steps, initial=place.step, unit="step", disable=hidden) as self.bar:
+    with tqdm(total=place.total_steps, initial=place.step, disable=hidden,
+              bar_format=_BAR) as self.bar:
         try: yield
         finally:
             self.bar = None
@@ -177,9 +196,13 @@ def opened(self:Meter, place, settings:dict): # what a tracker notes of the run
 
 @patch
 def restore(self:Meter, folder, step):
-    "Take over what a run had measured up to `step`."
+    "Take over what a run had measured up to `step`, and say what is missing."
     self.history = [row for row in read_metrics(folder) if row["step"] <= step]
     self.pending, self.owns_folder = [], True
+    if lost := step - len({row["step"] for row in self.history if "loss" in row}):
+        self.say(f"{Path(folder) / 'metrics.jsonl'} lacks {lost:,} of {step:,} steps, lost on the "
+                 "way here or with the power; the training goes on exactly, only its curves "
+                 "have a gap")
 
 @patch
 @contextlib.contextmanager

@@ -344,6 +344,11 @@ def _card_table(config, training, teacher, **settings) -> list: # of lines
         lines.append(f"{card:2} GB     {most}{told}")
     return lines
 
+def _duration(seconds):
+    if seconds >= 360: return f"{seconds / 3600:.2f} hours"
+    short = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+    return f"{short} ({seconds / 3600:.1g} hours)"
+
 def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfig(),
          teacher:TeacherShape=TeacherShape(),
          sample_mb:float=50, # of text
@@ -367,12 +372,13 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
     a_step = training.batch_size * accumulate * config.max_seq_len
     epochs = f"{training.num_epochs} epoch{'s' if training.num_epochs > 1 else ''}"
     cut = ", cut by --max-steps" if steps == max_steps else ""
-    def hours(operations): return f"{operations / tflops / 1e12 / 3600:.2f} hours"
+    def hours(operations): return _duration(operations / tflops / 1e12)
     millions = f"{about}{tokens / 1e6:.2f} million"
     rows = [("tokens an epoch", f"{millions}, {a_step:,} a step"),
             ("steps", f"{about}{steps:,} in {epochs}{cut}"),
             ("FLOPs a step", f"{flops / 1e12:.3g} TFLOP"),
-            ("time", f"{about}{hours(steps * flops)} at {tflops:g} TFLOP/s")]
+            ("time", f"{about}{hours(steps * flops)} at {tflops:.3g} TFLOP/s")]
+    if told := training.warm_up_told(steps): rows.append(("warm-up", told))
     if teacher_cache:
         size, cached = 2 * teacher.hidden_size, replace(training, batch_size=1)
         once = step_flops(config, cached, teacher)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from accelerate.utils import gather_object
 from .checkpoint import check_free, step_folders, step_of
-from .config import BadInput, RunConfig
-from .files import check_room, hold_run_folder
+from .config import RUN_FILE, BadInput, RunConfig
+from .files import _disk_errors, check_room, hold_run_folder
 from .saver import checkpoint_bytes
 from .tokenizer import _num_ids, _start_ids
 
@@ -26,6 +26,7 @@ class Place:
     step:int = 0 # steps done
     epoch:int = 0 # the present one, from 0
     epoch_step:int = 0 # steps done of the epoch
+    warmup_steps:int = 0 # of this run
 
     def advance(self): self.step, self.epoch_step = self.step + 1, self.epoch_step + 1
     def next_epoch(self): self.epoch, self.epoch_step = self.epoch + 1, 0
@@ -46,7 +47,9 @@ def plan_steps(run:RunConfig, num_blocks, num_processes) -> Place: # at the begi
                        f"{blocks_per_step} of one step; lower batch_size or accumulate, "
                        "or give more text")
     total_steps = min(run.training.num_epochs * steps_per_epoch, run.max_steps or math.inf)
-    return Place(total_steps, steps_per_epoch, blocks_per_step)
+    place = Place(total_steps, steps_per_epoch, blocks_per_step)
+    place.warmup_steps = run.training.warm_up(total_steps)
+    return place
 
 # %% ../nbs/engine/runs.ipynb #fit
 _log = logging.getLogger("distill_nb")
@@ -133,7 +136,8 @@ def open_run(trainer):
         if is_main:
             check_room(folder, checkpoint_bytes(t.student))
             if moved := _set_aside_newer(folder, step): t.meter.say(moved)
-            t.run.save(folder)
+            with _disk_errors(folder / RUN_FILE): t.run.save(folder)
+        if told := t.config.warm_up_told(t.place.total_steps): t.meter.say(told)
         t.step.optimizer.zero_grad()
         t.student.train()
         try:

@@ -14,7 +14,7 @@ import torch
 from .checkpoint import prune, step_folder, write_manifest
 from .config import BadInput, ModelConfig, TrainingConfig
 from .device import shard_like, unshard
-from .files import check_room, first_line, write_whole
+from .files import _disk_errors, _flush, check_room, first_line, write_whole
 from .hub import load_pretrained
 from .tokenizer import _save_tokenizer
 
@@ -42,9 +42,11 @@ class Saver:
             self.tensors_read.set()
             _save_tokenizer(tokenizer, folder)
             write_manifest(folder, **_noted(state))
+            measured = self.folder / "metrics.jsonl"
+            if measured.exists(): _flush(measured)
         try:
             write_whole(path, fill)
-            prune(path.parent, self.keep)
+            with _disk_errors(path): prune(path.parent, self.keep)
         finally: self.tensors_read.set()
 
     def wait_for_tensors(self):
@@ -87,7 +89,8 @@ def snapshot(trainer) -> dict: # of `trainer.pt`; with FSDP, all processes call 
     scaler = trainer.accelerator.scaler # of FP16, or None
     state = dict(
         current_epoch=place.epoch, epoch_step=place.epoch_step, current_step=place.step,
-        blocks_per_step=place.blocks_per_step, best_val_loss=meter.best_val_loss,
+        blocks_per_step=place.blocks_per_step, warmup_steps=place.warmup_steps,
+        best_val_loss=meter.best_val_loss,
         val_loss=meter.val_loss, training_config=trainer.config.to_dict(),
         data=trainer.saver.identity,
         optimizer=step.optimizer.state_dict(), scheduler=step.scheduler.state_dict(),
@@ -98,37 +101,69 @@ def snapshot(trainer) -> dict: # of `trainer.pt`; with FSDP, all processes call 
 def restore(trainer, checkpoint, saved:dict): # what `snapshot` made; the weights are loaded already
     "Optimizer, place and losses as they were; settings that you have changed stay changed."
     place, meter, step = trainer.place, trainer.meter, trainer.step
-    scaler = trainer.accelerator.scaler
-    _load_optimizer(step.optimizer, trainer.student, checkpoint, saved["optimizer"])
-    if scaler and saved["scaler"]: scaler.load_state_dict(saved["scaler"])
-    blocks = saved["epoch_step"] * saved["blocks_per_step"]
-    place.step, place.epoch = saved["current_step"], saved["current_epoch"]
-    place.epoch_step = blocks // place.blocks_per_step
+    try:
+        _load_averages(step.optimizer, **saved["optimizer"])
+        _load_scale(trainer.accelerator.scaler, saved["scaler"])
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+            RuntimeError) as e:
+        raise BadInput(f"{checkpoint} holds the state of another optimizer ({first_line(e)}); "
+                       "give another checkpoint") from e
+    _take_place(place, saved, trainer.run, trainer.saver.identity)
     meter.val_loss, meter.best_val_loss = saved["val_loss"], saved["best_val_loss"]
     meter.restore(checkpoint.resolve().parent, place.step)
     trainer.watch.bad_steps = 0
 
-def _load_optimizer(optimizer, student, checkpoint, state:dict):
-    "Raise `BadInput` where it is the state of another optimizer; PyTorch only counts parameters."
-    kept_back = "initial_lr", "weight_decay" # yours, not those of the file
-    ours = [{k: group[k] for k in kept_back} for group in optimizer.param_groups]
-    try:
-        optimizer.load_state_dict(state)
-        _check_shapes(optimizer.state, len(list(student.parameters())))
-    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as e:
-        raise BadInput(f"{checkpoint} holds the state of another optimizer ({first_line(e)}); "
-                       "give another checkpoint") from e
-    for p, kept in optimizer.state.items():
-        kept.update({name: shard_like(t, p) for name, t in kept.items()})
-    for group, settings in zip(optimizer.param_groups, ours): group.update(settings)
+def _take_place(place, saved:dict, run, identity:dict):
+    "Where it was; how long it is follows from there, for its steps may have had another size."
+    place.step = saved["current_step"]
+    place.epoch, blocks = _place_in_data(saved, identity["blocks"])
+    place.epoch_step = blocks // place.blocks_per_step
+    left = (run.training.num_epochs - place.epoch) * place.steps_per_epoch - place.epoch_step
+    place.total_steps = min(place.step + max(0, left), run.max_steps or math.inf)
+    identity["total_steps"] = place.total_steps
+    asked, was = run.training.warmup_steps, saved["training_config"].get("warmup_steps")
+    kept = saved.get("warmup_steps", was) # what was not noted was as long as asked
+    goes_on = asked == was and type(kept) is int and 0 <= kept <= asked
+    place.warmup_steps = run.training.warm_up(place.total_steps)
+    if goes_on and asked >= place.total_steps: place.warmup_steps = kept
 
-def _check_shapes(state, num_params):
-    for p, kept in state.items():
-        for name, t in kept.items():
-            if t.dim() and t.shape != p.shape:
-                raise ValueError(f"{name} is missing or of another shape")
-    if len(state) not in (0, num_params):
+def _place_in_data(saved:dict, num_blocks): # → the epoch, and how many of its blocks were read
+    "An epoch that is finished is the beginning of the next."
+    done, size = saved["epoch_step"], saved["blocks_per_step"]
+    if 0 < num_blocks // size <= done: return saved["current_epoch"] + 1, 0
+    return saved["current_epoch"], done * size
+
+def _load_averages(optimizer, state:dict, # number of a parameter → AdamW's averages; emptied here
+                   param_groups:list): # of which only the numbers are looked at
+    "Into memory of our own, one parameter after the other; the settings stay yours."
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    ours = optimizer.state_dict()["param_groups"]
+    same_groups = [g["params"] for g in param_groups] == [g["params"] for g in ours]
+    if not same_groups or state and {*state} != {*range(len(params))}:
         raise ValueError("a part is missing or of another shape")
+    own = {}
+    for i, p in enumerate(params) if state else ():
+        of_p = state.pop(i)
+        own[p] = {name: shard_like(_own_copy(name, of_p[name], p), p)
+                  for name in ("step", "exp_avg", "exp_avg_sq")}
+    optimizer.state.clear()
+    optimizer.state.update(own)
+
+def _own_copy(name, t, p): # what a file holds of a parameter
+    "A file may say that four bytes are a matrix; what is written to must really have its size."
+    shape, dtype = ((), torch.float32) if name == "step" else (p.shape, p.dtype)
+    is_plain = type(t) is torch.Tensor and t.layout == torch.strided and t.is_floating_point()
+    if not is_plain or t.shape != shape:
+        raise ValueError(f"{name} is missing or of another shape")
+    return torch.empty(shape, dtype=dtype, device=p.device).copy_(t)
+
+def _load_scale(scaler, state): # of FP16, or None
+    "The scale of the loss, and for how many steps it has been right."
+    if not scaler or not state: return
+    scale, steps = float(state["scale"]), int(state["_growth_tracker"])
+    if not (0 < scale < math.inf and 0 <= steps < 2**31):
+        raise ValueError(f"the scale of the loss is {scale}, for {steps} steps")
+    scaler.load_state_dict(scaler.state_dict() | dict(scale=scale, _growth_tracker=steps))
 
 # %% ../nbs/engine/saver.ipynb #same
 def check_same_run(checkpoint, saved:dict, # what its `trainer.pt` holds
@@ -143,7 +178,7 @@ def check_same_run(checkpoint, saved:dict, # what its `trainer.pt` holds
         raise BadInput(f"{checkpoint} is of a run on other data: {', '.join(wrong)}, which may not "
                        f"change in the middle of a run{allowed}; give it the same data, "
                        "or start a new run with another --checkpoint-dir")
-    blocks = saved["epoch_step"] * saved["blocks_per_step"]
+    _, blocks = _place_in_data(saved, identity["blocks"])
     if blocks % blocks_per_step:
         raise BadInput(f"{checkpoint} is {blocks} blocks into its epoch, and steps of "
                        f"{blocks_per_step} blocks (batch_size × accumulate × processes) do not "

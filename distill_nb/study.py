@@ -6,7 +6,7 @@
 __all__ = ['read_rows', 'Recipe', 'make_recipes', 'study', 'report', 'plot_study']
 
 # %% ../nbs/tools/study.ipynb #cell-02
-import csv, json, logging, math, shutil
+import csv, io, json, logging, math, shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Subset
 from .checkpoint import checkpoints
 from .config import BadInput, ModelConfig, TrainingConfig
+from .files import ASSETS, _disk_errors, hold_run_folder, write_file
 from .plan import TeacherShape, step_flops, teacher_shape
 from .student import StudentModel
 from .tiny import fact_recall
@@ -30,10 +31,13 @@ _COLUMNS = "alpha", "temperature", "steps", "share", "seed", "loss", "agreement"
 def read_rows(path) -> list: # of dicts; [] where there is no file yet
     "The results of a study, one row per training."
     if not Path(path).exists(): return []
-    try:
-        with Path(path).open(encoding="utf-8") as f: rows = list(csv.DictReader(f))
-        return [_numbers(row) for row in rows]
+    try: return [_numbers(row) for row in csv.DictReader(io.StringIO(_whole_lines(path)))]
     except (ValueError, TypeError, csv.Error) as e: raise _damaged(path, e) from e
+
+def _whole_lines(path):
+    "Its text without a last row that a crash has cut short: that training is made again."
+    text = Path(path).read_text(encoding="utf-8")
+    return text[:text.rfind("\n") + 1]
 
 def _numbers(row:dict) -> dict:
     lacking = set(_COLUMNS).difference(row)
@@ -133,13 +137,16 @@ def _note_settings(out, about:dict):
         raise BadInput(f"{out} holds a study with other settings "
                        f"({', '.join(differ)}); give another --out")
     read_rows(out / "results.csv")
-    path.write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+    with _disk_errors(path):
+        write_file(path, json.dumps(about, indent=2, ensure_ascii=False))
 
 def _add_row(path, row:dict, is_first):
-    with path.open("a", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, row)
-        if is_first: writer.writeheader()
-        writer.writerow(row)
+    text = io.StringIO("" if is_first else _whole_lines(path))
+    text.seek(0, io.SEEK_END)
+    writer = csv.DictWriter(text, row, lineterminator="\n")
+    if is_first: writer.writeheader()
+    writer.writerow(row)
+    with _disk_errors(path): write_file(path, text.getvalue())
 
 def _by_recipe(rows) -> dict: # recipe → {seed: row}
     found = {}
@@ -155,12 +162,15 @@ def study(recipes, seeds, teacher, data,
           **settings, # of `DistillationTrainer`
 ) -> list: # of rows
     "Train every recipe from every seed."
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    held = training.to_dict()
-    for varied in "alpha", "temperature": held.pop(varied)
-    about = dict(about, config=config.to_dict(), training=held)
-    _note_settings(out, json.loads(json.dumps(about)))
+    out, same = Path(out), training.to_dict()
+    for varied in "alpha", "temperature": same.pop(varied)
+    about = dict(about, config=config.to_dict(), training=same)
+    with hold_run_folder(out, "output folder ", "study", "give another --out"):
+        _note_settings(out, json.loads(json.dumps(about)))
+        return _train_rest(recipes, seeds, teacher, data, config, training, out, **settings)
+
+def _train_rest(recipes, seeds, teacher, data, config, training, out, **settings) -> list: # of rows
+    "What is not in the results yet."
     results = out / "results.csv"
     for seed, recipe in product(seeds, recipes): # recipes are compared within a seed
         rows = read_rows(results)
@@ -196,6 +206,16 @@ def _spread(values) -> str:
     return f"{mean(values):.3f} ± {stdev(values):.3f}"
 
 # %% ../nbs/tools/study.ipynb #cell-31
+def _advice(training:TrainingConfig) -> str: # empty where there is none
+    "What this study has found about the defaults of the loss."
+    if (training.alpha, training.temperature) != (0.5, 2.0): return ""
+    found = _by_recipe(read_rows(ASSETS / "study.csv"))
+    tried = _labels_only(900), Recipe(0.5, 2.0, 900), Recipe(0.9, 1.0, 900)
+    labels, usual, best = (mean(r["loss"] for r in found[way].values()) for way in tried)
+    return (f"on the tiny problem alpha 0.5 with temperature 2 ended at {usual:.2f} nats a token, "
+            f"worse than labels alone ({labels:.2f}); alpha 0.9 with temperature 1 ended at "
+            f"{best:.2f}: try that, or let distill_nb study find yours")
+
 def report(rows, config:ModelConfig, training:TrainingConfig,
            teacher:TeacherShape) -> str: # to print
     "A table: each recipe beside labels only for as many steps of the same text."
@@ -232,8 +252,7 @@ def _draw_metric(ax, values:dict, # recipe → its numbers, one per seed
         ax.axhline(mean(found), color="black", ls="--", lw=1, label=label)
 
 def plot_study(rows, # of recipes that saw all of the text
-               steps, # those that are compared
-               path=None): # a picture to write
+               steps): # those that are compared
     "Alpha and temperature at equal steps, with labels only at equal work as a line."
     from matplotlib.figure import Figure
     metrics = [m for m in _METRICS if m in rows[0]]
@@ -245,5 +264,4 @@ def plot_study(rows, # of recipes that saw all of the text
         ax.set(xlabel="alpha (0: labels only, 1: teacher only)", ylabel=_METRICS[m])
     handles, labels = fig.axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4)
-    if path: fig.savefig(path, dpi=150)
     return fig

@@ -71,9 +71,11 @@ class StudentWithLoss(nn.Module):
                              self.config.temperature, self.vocab_size, num_tokens)
 
 # %% ../nbs/09_trainer.ipynb #cell-57
-def make_schedule(optimizer, config:TrainingConfig, total_steps, done=0): # steps
+def make_schedule(optimizer, config:TrainingConfig, total_steps, done=0, # steps
+                  warmup_steps=None): # those of the settings if not given
     "The learning rate of every step from `done` on."
-    def factor(step): return lr_factor(step, config.warmup_steps, total_steps)
+    if warmup_steps is None: warmup_steps = config.warm_up(total_steps)
+    def factor(step): return lr_factor(step, warmup_steps, total_steps)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=done - 1)
 
 class DistillationTrainer:
@@ -236,8 +238,8 @@ def resume(self:DistillationTrainer,
     changed = check_resumable(self, checkpoint, saved)
     change_whole(self.student, partial(load_weights, folder=checkpoint))
     restore(self, checkpoint, saved)
-    done, total = self.place.step, self.place.total_steps
-    step.scheduler = make_schedule(step.optimizer.optimizer, self.config, total, done)
+    done, total, warmup = self.place.step, self.place.total_steps, self.place.warmup_steps
+    step.scheduler = make_schedule(step.optimizer.optimizer, self.config, total, done, warmup)
     what = f", with {', '.join(changed)}" if changed else ""
     self.meter.say(f"going on from {checkpoint}{what}")
 @patch

@@ -528,3 +528,72 @@ def test_a_tracker_that_is_not_installed(train_flags, tmp_path, monkeypatch, cap
     flags = [*train_flags, "--checkpoint-dir", str(tmp_path / "run"), "--log-with", "trackio"]
     refused(flags, capfd, "log_with='trackio'", "pip install trackio")
     assert not list(tmp_path.iterdir())
+
+
+def test_home_is_found_in_a_name(run_folder, tmp_path, monkeypatch):
+    "Also where the shell does not look: --out=~/x."
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--checkpoint", str(run_folder), "--out=~/x"]) == 0
+    assert (tmp_path / "x/config.json").is_file() and not (tmp_path / "~").exists()
+    run = parse("train", ["--checkpoint-dir=~/run", "--resume=~/old"])
+    assert (run.run.training.checkpoint_dir, run.resume) == (f"{tmp_path}/run", f"{tmp_path}/old")
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_loaded(capfd):
+    for flags in (["train", "--preset", "tiny", "--checkpoint-dir", "\udcff"],
+                  ["export", "--out", "\udcff"], ["study", "--preset", "tiny", "--out", "\udcff"]):
+        refused(flags, capfd, r"'\udcff' is not UTF-8", "PYTHONUTF8=1")
+
+
+def test_what_stands_in_a_vocabulary_is_not_obeyed(run_folder, monkeypatch, capfd):
+    from distill_nb.generator import TextGenerator
+    def stream(self, prompt, **settings): yield from ("a\x1b[2J", "\n\t", "👨\u200d👩", "\u202e\r中")
+    monkeypatch.setattr(TextGenerator, "stream", stream)
+    assert main(["generate", "--checkpoint", str(run_folder), "铁\x07"]) == 0
+    assert capfd.readouterr().out == "铁\\x07a\\x1b[2J\n\t👨\u200d👩\\u202e\\r中\n"
+
+
+@pytest.mark.parametrize("flags", ["--preset tiny", "--preset tiny --device cpu"])
+def test_plan_of_a_cpu_measures_it(flags, monkeypatch, capfd):
+    import torch
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert main(["plan", *flags.split()]) == 0
+    out = capfd.readouterr().out
+    speed, = re.findall(r"time +\S.* at (\S+) TFLOP/s", out)
+    assert 0 < float(speed) < 10 and "this CPU" in out and "0.00 hours" not in out
+    assert main(["plan", *flags.split(), "--tflops", "20"]) == 0
+    out = capfd.readouterr().out
+    assert "at 20 TFLOP/s" in out and "this CPU" not in out
+
+
+def test_plan_says_when_the_warm_up_is_too_long(capfd):
+    assert main(["plan", "--sample-mb", "0.5", "--device", "cpu", "--tflops", "1",
+                 "--num-layers", "1", "--hidden-size", "64", "--vocab-size", "1000"]) == 0
+    told = re.search(r"warm-up .*warmup_steps=500 would last longer than the run of (\d+) steps; "
+                     r"it warms up over a tenth, (\d+)", capfd.readouterr().out)
+    assert int(told[2]) == int(told[1]) // 10
+
+
+def test_the_bar_and_the_validation_fit_a_terminal_of_80_columns(tmp_path):
+    "The bar is a bar, its speed is there, and the validation is one line in words."
+    from types import SimpleNamespace
+    from unittest import mock
+    import io, torch, tqdm
+    from distill_nb.meter import Meter
+    shown, place = io.StringIO(), SimpleNamespace(step=1234, epoch=1, total_steps=12345)
+    def bar(*args, **kwargs): return tqdm.tqdm(*args, file=shown, ncols=80, mininterval=0, **kwargs)
+    with mock.patch("distill_nb.meter.tqdm", bar):
+        meter, said = Meter(tmp_path, tokens_per_step=4096), []
+        meter.say = said.append
+        with meter.opened(place, {}):
+            numbers = dict.fromkeys(("loss", "kl", "ce", "grad_norm"), torch.tensor(11.234))
+            meter.add(place, 0.1, **numbers)
+            meter.flush()
+            meter.validated(1234, dict(student_ce=7.7, teacher_ce=0.9, kl=6.89,
+                                       top1_agreement=0.1))
+    line = [part.strip("\n") for part in shown.getvalue().split("\r") if "tokens/s" in part][-1]
+    assert len(line) <= 80 and line.endswith("tokens/s]") and "loss 11.234" in line
+    assert len(re.search(r"\|(.*)\|", line)[1]) >= 10
+    assert said == ["step 1234 validation: student 7.700, teacher 0.900 nats a token on the "
+                    "labels; KL 6.890, agreement 10.0%"]

@@ -54,3 +54,31 @@ def test_study_refuses_other_settings(flags, tmp_path, capfd):
     told = "holds a study with other settings (training); give another --out"
     assert told in capfd.readouterr().err
     assert (tmp_path / "study/results.csv").read_bytes() == before
+
+
+def test_a_row_that_a_crash_has_cut_short_is_made_again(flags, tmp_path, monkeypatch):
+    from distill_nb import study
+    assert main(flags) == 0
+    path, whole = tmp_path / "study/results.csv", rows(tmp_path)
+    path.write_bytes(path.read_bytes()[:-20])
+    real, calls = study._train_recipe, []
+    def counted(*args, **settings): calls.append(args[0]); return real(*args, **settings)
+    monkeypatch.setattr(study, "_train_recipe", counted)
+    assert main(flags) == 0 and rows(tmp_path) == whole and len(calls) == 1
+
+
+def test_two_studies_in_one_folder(flags, tmp_path, capfd):
+    "The second is refused, and the first has its rows."
+    from filelock import FileLock
+    (tmp_path / "study").mkdir()
+    with FileLock(tmp_path / "study/.lock"):
+        assert main(flags) == 2
+    told = f"output folder {tmp_path / 'study'} is in use by another study; give another --out"
+    assert told in capfd.readouterr().err and not (tmp_path / "study/study.json").exists()
+
+
+def test_what_the_study_has_found_is_what_train_says():
+    from distill_nb.config import TrainingConfig
+    from distill_nb.study import _advice
+    assert "at 1.27 nats" in _advice(TrainingConfig()) and "(1.21)" in _advice(TrainingConfig())
+    assert "1.03" in _advice(TrainingConfig()) and _advice(TrainingConfig(alpha=0.9)) == ""

@@ -91,6 +91,47 @@ def test_a_single_bit_is_noticed(copy):
         check_whole(folder)
 
 
+def spoil_optimizer(checkpoint, spoil):
+    "Change what the file holds of the optimizer, under a manifest that says so."
+    import torch
+    state = torch.load(checkpoint / "trainer.pt", weights_only=True)
+    spoil(state["optimizer"])
+    torch.save(state, checkpoint / "trainer.pt")
+    write_manifest(checkpoint)
+
+
+def test_averages_that_are_smaller_than_they_say(copy, train_flags):
+    "Four bytes that call themselves a matrix: AdamW would write over what lies behind them."
+    import torch
+    from distill_nb.checkpoint import read_state
+    def shrink(optimizer):
+        for averages in optimizer["state"].values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                averages[name] = torch.full((1,), 1e-4).expand(averages[name].shape)
+    spoil_optimizer(copy / "step-00000010", shrink)
+    assert main([*train_flags, "--checkpoint-dir", str(copy), "--resume", "--max-steps", "12"]) == 0
+    kept = read_state(copy / "step-00000012/trainer.pt")["optimizer"]["state"]
+    assert all(len(t.unique()) > 1 for averages in kept.values()
+               for name, t in averages.items() if t.numel() > 1000)
+
+
+@pytest.mark.parametrize("name, value",
+                         [("lr", "x"), ("betas", (5.0, -1.0)), ("betas", None), ("eps", [1]),
+                          ("weight_decay", 1e30), ("fused", False), ("amsgrad", True),
+                          ("foreach", True), ("capturable", True), ("initial_lr", None)])
+def test_settings_of_the_optimizer_are_those_of_today(name, value, copy, run_folder, train_flags,
+                                                      tmp_path):
+    def spoil(optimizer):
+        for group in optimizer["param_groups"]: group[name] = value
+    spoil_optimizer(copy / "step-00000010", spoil)
+    good = shutil.copytree(run_folder, tmp_path / "good")
+    for folder in (copy, good):
+        assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume",
+                     "--max-steps", "12"]) == 0
+    ours, theirs = ([r.get("loss") for r in metrics(f)] for f in (copy, good))
+    assert ours == theirs and len(ours) > 12
+
+
 def test_weights_of_another_model_under_the_same_settings(copy, train_flags, capfd):
     import torch
     from safetensors.torch import save_file
@@ -189,6 +230,170 @@ def test_full_disk(train_flags, tmp_path):
     assert "cannot write" in done.stderr.splitlines()[-1]
     assert "make room" in done.stderr.splitlines()[-1]
     assert not list((tmp_path / "run").glob("*step*"))
+
+
+@pytest.mark.parametrize("broken", ["tokenizers", "metrics", "run.json", "the pruning"])
+def test_a_disk_that_fails_anywhere_is_told_in_one_line(broken, train_flags, tmp_path, monkeypatch,
+                                                        capfd):
+    """Each library says it in its own way, and tokenizers with a bare `Exception`; the older
+    checkpoint stays."""
+    from pathlib import Path
+    from transformers import PreTrainedTokenizerFast
+    folder, real = tmp_path / "run", Path.open
+    assert main([*train_flags, "--checkpoint-dir", str(folder)]) == 0
+    before = {n: b for n, b in snapshot(folder).items() if n.startswith("step-")}
+    def no_space(*args): raise Exception("No space left on device (os error 28)")
+    def no_disk(*args): raise OSError(5, "Input/output error")
+    def no_append(path, mode="r", *args, **kwargs):
+        if mode == "a": no_disk()
+        return real(path, mode, *args, **kwargs)
+    place = {"tokenizers": (PreTrainedTokenizerFast, "save_pretrained", no_space),
+             "metrics": (Path, "open", no_append),
+             "run.json": ("distill_nb.config.RunConfig.save", no_disk),
+             "the pruning": ("distill_nb.saver.prune", no_disk)}[broken]
+    monkeypatch.setattr(*place)
+    capfd.readouterr()
+    assert main([*train_flags, "--checkpoint-dir", str(folder), "--resume",
+                 "--max-steps", "12"]) == 2
+    err = capfd.readouterr().err
+    assert "Traceback" not in err and err.splitlines()[-1].startswith("distill_nb: cannot write ")
+    assert "make room" in err.splitlines()[-1]
+    after = snapshot(folder)
+    assert {n: after.get(n) for n in before} == before
+    assert json.loads((folder / "run.json").read_text())
+    assert not list(folder.glob(".making-*"))
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a mount", "a link", "a dot", "not there"])
+def test_export_writes_inside_the_folder_that_was_given(kind, run_folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    if kind != "not there": out.mkdir()
+    inode, given = out.stat().st_ino if out.exists() else None, str(out)
+    if kind == "a link":
+        (tmp_path / "link").symlink_to("out")
+        given = str(tmp_path / "link")
+    if kind == "a dot":
+        monkeypatch.chdir(out)
+        given = "."
+    if kind == "a mount":  # whose parent cannot be written to
+        real = os.rename
+        def rename(a, b, **kwargs):
+            if os.path.dirname(str(b)) == str(tmp_path): raise PermissionError(13, "no")
+            return real(a, b, **kwargs)
+        monkeypatch.setattr(os, "rename", rename)
+    assert main(["export", "--checkpoint", str(run_folder), "--out", given]) == 0
+    assert inode in (None, out.stat().st_ino)
+    names = {p.name for p in out.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [n for n in names if n.startswith(".")] and (tmp_path / "link").is_symlink() == (
+        kind == "a link")
+
+
+def test_of_many_exports_into_one_folder_one_wins_and_is_whole(run_folder, tmp_path):
+    from distill_nb.files import write_into
+    import threading
+    told, begin = [], threading.Barrier(4)
+    def export(i):
+        def fill(folder):
+            for name in ("config.json", "weights"): (folder / name).write_text(str(i))
+        begin.wait()
+        try: told.append(write_into(tmp_path / "out", fill))
+        except BadInput as e: told.append(str(e))
+    threads = [threading.Thread(target=export, args=[i]) for i in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert told.count(None) == 1 and sum("in use" in str(t) for t in told) == 3, told
+    a, b = (p.read_text() for p in sorted((tmp_path / "out").iterdir()))
+    assert a == b
+
+
+def test_the_mode_of_what_is_written_follows_the_umask(train_flags, tmp_path):
+    before = os.umask(0o027)
+    try: assert main([*train_flags, "--checkpoint-dir", str(tmp_path / "run")]) == 0
+    finally: os.umask(before)
+    modes = {p.name: oct(p.stat().st_mode & 0o777) for p in tmp_path.glob("run/step-*/*")}
+    assert set(modes.values()) == {"0o640"}, modes
+
+
+def test_run_json_as_a_link_is_replaced_and_not_written_through(train_flags, tmp_path):
+    folder, elsewhere = tmp_path / "run", tmp_path / "precious"
+    elsewhere.write_text("mine")
+    folder.mkdir()
+    for name in ("run.json", ".making-run.json", "metrics.jsonl", "metrics.jsonl.new"):
+        (folder / name).symlink_to(elsewhere)
+    assert main([*train_flags, "--checkpoint-dir", str(folder)]) == 0
+    assert elsewhere.read_text() == "mine" and json.loads((folder / "run.json").read_text())
+
+
+def test_measurements_are_on_the_disk_before_a_checkpoint_has_its_name(train_flags, tmp_path,
+                                                                       monkeypatch):
+    import distill_nb.files as files
+    from pathlib import Path
+    synced, real_sync, real_rename = {}, files._flush, Path.rename
+    def sync(path):
+        synced[str(path)] = Path(path).read_bytes() if Path(path).is_file() else b""
+        return real_sync(path)
+    def rename(path, to):
+        if Path(to).name.startswith("step-"):
+            rows = synced.get(str(folder / "metrics.jsonl"), b"").decode()
+            named[Path(to).name] = f'"step": {int(Path(to).name[5:])}' in rows
+        return real_rename(path, to)
+    named, folder = {}, tmp_path / "run"
+    monkeypatch.setattr(files, "_flush", sync)
+    monkeypatch.setattr("distill_nb.saver._flush", sync)
+    monkeypatch.setattr(Path, "rename", rename)
+    assert main([*train_flags, "--checkpoint-dir", str(folder), "--save-interval", "4"]) == 0
+    assert named == {"step-00000004": True, "step-00000008": True, "step-00000010": True}
+
+
+def test_a_gap_in_the_measurements_is_told(copy, train_flags, capfd):
+    rows = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join(rows[:3]))
+    assert main([*train_flags, "--checkpoint-dir", str(copy), "--resume", "--max-steps", "11"]) == 0
+    assert f"{copy / 'metrics.jsonl'} lacks 7 of 10 steps" in capfd.readouterr().err
+    assert steps(copy) == [1, 2, 3, 11]
+
+
+@pytest.mark.parametrize("command", ["generate", "export", "evaluate"])
+def test_a_tokenizer_that_has_changed_is_noticed(command, copy, tmp_path, capfd):
+    path = copy / "step-00000010/tokenizer.json"
+    spoilt = bytearray(path.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    path.write_bytes(spoilt)
+    out = ["--out", str(tmp_path / "hf")] if command == "export" else []
+    refused([command, "--checkpoint", str(copy), *out], capfd, "tokenizer.json has changed")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_tokens_that_have_changed_are_made_again(text_file, teacher_folder, tmp_path):
+    "A text of equal size and time is another text, and a cache of equal size another cache."
+    from distill_nb.data import WikiDataset
+    text, path = text_file.read_text(encoding="utf-8"), tmp_path / "a.txt"
+    def tokens(content):
+        before = path.stat() if path.exists() else None
+        path.write_text(content, encoding="utf-8")
+        if before: os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        data = WikiDataset(path, seq_len=32, tokenizer=str(teacher_folder),
+                           cache_dir=tmp_path / "cache")
+        return data.path, data.train.tokens.tolist()
+    folder, first = tokens(text)
+    assert tokens(text.translate(str.maketrans("铁铜的", "银金之")))[1] != first
+    folder, first = tokens(text)
+    spoilt = bytearray((folder / "train.bin").read_bytes())
+    spoilt[100:104] = b"\xff\xff\xff\xff"
+    (folder / "train.bin").write_bytes(spoilt)
+    again = WikiDataset(path, seq_len=32, tokenizer=str(teacher_folder),
+                        cache_dir=tmp_path / "cache")
+    assert again.train.tokens.tolist() == first
+    for content in (b"", b"[1]", b"[" * 100_000, b"\xff", b"{\"tokens\": {\"train\": 1e999}}"):
+        (again.path / "about.json").write_bytes(content)
+        assert WikiDataset(path, seq_len=32, tokenizer=str(teacher_folder),
+                           cache_dir=tmp_path / "cache").train.tokens.tolist() == first
+
+
+def test_a_student_without_its_optimizer_still_writes(copy, capfd):
+    (copy / "step-00000010/trainer.pt").unlink()
+    assert main(["generate", "--checkpoint", str(copy), "--max-new-tokens", "1", "中"]) == 0
 
 
 def test_out_of_memory(train_flags, tmp_path, capfd):

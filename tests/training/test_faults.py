@@ -326,3 +326,63 @@ def test_gradients_of_both_parts_are_logged_apart_and_change_nothing(make, monke
     alone = make("alone", alpha=1.0)
     alone.fit()
     assert not [r for r in alone.meter.history if "kl_grad_norm" in r]
+
+
+# The length of a run
+
+def rates(trainer): return [r["lr"] for r in trainer.meter.history if "lr" in r]
+
+
+def test_a_run_shorter_than_its_warm_up_warms_up_over_a_tenth(make, caplog):
+    "It reaches its learning rate and comes down again; a longer run is as asked."
+    caplog.set_level("INFO")
+    short = make(max_steps=20, warmup_steps=500, eval_interval=99, save_interval=10)
+    short.fit()
+    assert max(rates(short)) == rates(short)[1] == pytest.approx(0.003) and rates(short)[-1] < 1e-4
+    assert ("warmup_steps=500 would last longer than the run of 20 steps; it warms up over a "
+            "tenth, 2") in caplog.text
+    again = make("again", max_steps=20, warmup_steps=500, eval_interval=99, save_interval=10)
+    again.resume(ck.step_folder(short.config.checkpoint_dir, 10))
+    again.fit()
+    assert same(again, short) and rates(again) == rates(short)
+    assert make("longer", max_steps=20, warmup_steps=19).place.warmup_steps == 19
+
+
+def test_a_checkpoint_from_before_that_goes_on_as_it_began(make):
+    "Its warm-up was as long as asked, and stays so to the bit."
+    def run(name, **settings): return make(name, max_steps=12, warmup_steps=50, **settings)
+    whole = run("whole")
+    whole.place.warmup_steps = 50
+    from distill_nb.trainer import make_schedule
+    whole.step.scheduler = make_schedule(whole.step.optimizer.optimizer, whole.config, 12, 0, 50)
+    whole.fit()
+    path = ck.step_folder(whole.config.checkpoint_dir, 8)
+    state = torch.load(path / "trainer.pt", weights_only=True)
+    del state["warmup_steps"]
+    torch.save(state, path / "trainer.pt")
+    ck.write_manifest(path)
+    for name in ("again", "and again"):
+        again = run(name)
+        again.resume(path)
+        again.fit()
+        assert rates(again) == rates(whole) and same(again, whole)
+        path = ck.step_folder(again.config.checkpoint_dir, 10)
+
+
+def test_after_a_finished_epoch_the_batch_may_be_another(make, parts, caplog):
+    """However many blocks an epoch has: the next one begins with the new size, and all epochs
+    are made."""
+    blocks = len(parts[1].train)
+    first = make(max_steps=None, num_epochs=1, save_interval=1000, eval_interval=1000)
+    first.fit()
+    again = make(max_steps=None, num_epochs=2, batch_size=5, save_interval=1000,
+                 eval_interval=1000)
+    assert (blocks // 2 * 2) % 5
+    again.resume()
+    assert (again.place.epoch, again.place.epoch_step) == (1, 0)
+    again.fit()
+    assert again.place.step == again.place.total_steps == blocks // 2 + blocks // 5
+    with pytest.raises(BadInput, match="blocks into its epoch"):
+        middle = make("middle", max_steps=6, num_epochs=1)
+        middle.fit()
+        make("middle", max_steps=9, num_epochs=1, batch_size=5).resume()
