@@ -97,8 +97,9 @@ def read_metrics(folder) -> list: # of a run
         rows.append(row)
     return rows
 
-def _for_json(row): # JSON has no NaN
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+def _for_json(x): # JSON has no NaN
+    if isinstance(x, dict): return {k: _for_json(v) for k, v in x.items()}
+    return None if isinstance(x, float) and not math.isfinite(x) else x
 
 def _flat(row): # what a tracker shows
     valid = {f"valid/{k}": v for k, v in row.get("valid", {}).items()}
