@@ -26,12 +26,16 @@ function isolate(text, pattern) {
   return [...pieces, text.slice(end)].filter(piece => piece);
 }
 
+// What ByteLevel cuts at where its file says use_regex: GPT-2's words.
+const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
 export class Tokenizer {
   constructor({ model, added_tokens, pre_tokenizer, normalizer }) {
     const steps = pre_tokenizer.pretokenizers;
-    const known = steps?.every(s => s.type === "ByteLevel" ? !s.use_regex : s.type === "Split" && s.behavior === "Isolated" && !s.invert);
-    if (model.type !== "BPE" || normalizer?.type !== "NFC" || !known) throw new Error("this tokenizer.json is of a kind that the page does not know");
-    this.patterns = steps.filter(s => s.type === "Split").map(s => pattern(s.pattern.Regex));
+    const known = steps?.every(s => s.type === "ByteLevel" ? !s.add_prefix_space : s.type === "Split" && s.behavior === "Isolated" && !s.invert);
+    if (model.type !== "BPE" || ![undefined, "NFC"].includes(normalizer?.type) || !known) throw new Error("this tokenizer.json is of a kind that the page does not know");
+    this.normal = text => normalizer ? text.normalize("NFC") : text;
+    this.patterns = steps.filter(s => s.type === "Split" || s.use_regex).map(s => pattern(s.pattern?.Regex ?? GPT2));
     this.vocab = new Map(Object.entries(model.vocab));
     this.ranks = new Map(model.merges.map((pair, rank) => [pair.join(" "), rank]));
     this.special = new Map(added_tokens.map(t => [t.content, t.id]));
@@ -43,14 +47,10 @@ export class Tokenizer {
 
   get size() { return this.tokens.length; }
 
-  // The ids of a text; a special token written out is that token.
+  // The ids of a text; the name of a special token is text like any other.
   encode(text) {
-    const names = [...this.special.keys()].map(name => name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-    return isolate(text, new RegExp(names.join("|"), "gu")).flatMap(part => {
-      if (this.special.has(part)) return [this.special.get(part)];
-      const words = this.patterns.reduce((pieces, cuts) => pieces.flatMap(piece => isolate(piece, cuts)), [part.normalize("NFC")]);
-      return words.flatMap(word => this.wordIds(word));
-    });
+    const words = this.patterns.reduce((pieces, cuts) => pieces.flatMap(piece => isolate(piece, cuts)), [this.normal(text)]);
+    return words.flatMap(word => this.wordIds(word));
   }
 
   // Merge the pair of neighbours that was learned first, again and again.

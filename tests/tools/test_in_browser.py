@@ -71,13 +71,14 @@ def test_tokenizer_is_pythons_on_the_whole_text(open_page, writer):
     texts = tiny_text().split("\n\n")
     texts += ["".join(rng.choices(few, k=20)) for _ in range(2000)]
     texts += ["".join(anything() for _ in range(20)) for _ in range(500)]
+    texts += ["铁<|endoftext|>铜", "<|endoftext|>"]  # names of special tokens are text
     encode = """async texts => {
         const out = []
         for (const t of texts) out.push(await window.student.encode(t))
         return out
     }"""
     there = open_page.evaluate(encode, texts)
-    ours = writer.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    ours = writer.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     wrong = [text for text, a, b in zip(texts, there, ours, strict=True) if a != b]
     assert wrong == [], f"{len(wrong)} texts of {len(texts)}"
 
