@@ -157,7 +157,7 @@ def bad_prompts(world):
     for flag, value in (("strategy", "beam"), ("strategy", ""), ("max-new-tokens", "-1"),
                         ("max-new-tokens", "1.5"), ("top-k", "0"), ("top-k", "-" + "9" * 400),
                         ("top-k", "x"), ("top-p", "0"), ("top-p", "nan"), ("top-p", "1.01"),
-                        ("temperature", "0"), ("temperature", "nan"), ("temperature", "-inf"),
+                        ("temperature", "-1"), ("temperature", "nan"), ("temperature", "-inf"),
                         ("seed", "-1"), ("seed", BIG), ("seed", "1.5"), ("device", "tpu")):
         yield case(f"--{flag} {value:.20}" if isinstance(value, str)
                    else f"--{flag} of 31 digits", "中", f"--{flag}={value}",
@@ -435,7 +435,7 @@ def bad_trainer_files(world):
                           "None": None, "a tensor": torch.zeros(3),
                           "a deep list": deep_list(100)}.items():
         yield case(f"holds {name}", saved_bytes(content))
-    for key in saved:
+    for key in saved.keys() - {"warmup_steps"}: # which older ones lack
         yield case(f"lacks {key}", saved_bytes({k: v for k, v in saved.items() if k != key}))
     # without a path this would be a run without a whole checkpoint, which starts from the beginning
     for name, content in OBJECTS.items():
@@ -612,7 +612,7 @@ def bad_data(world):
                lambda path: pq.write_table(pa.table(dict(body=["a", "b"])), path))
     yield case("no column", "a.parquet", lambda path: pq.write_table(pa.table({}), path))
     yield case("a text", "a.parquet", text)
-    for name in ("a.csv", "a.txt.xz", "a", "a.json", "a.TXT.gz"):
+    for name in ("a.csv", "a.csv.gz", "a", "a.json", "a.rtf"):
         yield case("another ending", name, text)
     yield case("one bad among good ones", "many/b.txt", b"\xff",
                None)._replace(name="a bad file in a folder")
