@@ -1,5 +1,5 @@
 "The how-to pages: every command on them is one that the program takes, and what can run here runs."
-import os, re, shlex, shutil, subprocess, sys
+import csv, os, re, shlex, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +113,9 @@ def test_output_is_what_the_commands_print(page, capsys):
 def test_what_needs_neither_card_nor_network_runs(tmp_path, text_file, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("articles.txt").write_bytes(text_file.read_bytes())
+    articles = text_file.read_text(encoding="utf-8").split("\n\n")
+    with open("articles.csv", "w", encoding="utf-8", newline="") as f:
+        csv.writer(f).writerows([["content"], *([a] for a in articles)])
     shutil.copytree(ROOT / "howto" / "accelerate", "howto/accelerate")
     a_run = "train --preset tiny --device cpu --max-steps 2 --eval-batches 1"
     assert main([*a_run.split(), "--checkpoint-dir", "runs/demo/distilled"]) == 0
