@@ -92,6 +92,10 @@ def _version(path) -> list: # numbers
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
+def _left_by_lfs(head): # the first bytes of a file; what it is, or nothing
+    if not head.startswith(b"version https://git-lfs"): return ""
+    return "only the address of a file, left by Git LFS; fetch the file with: git lfs pull"
+
 def sha256(path): # hex
     "A number of 256 bits that changes with every bit of the file (FIPS 180-4)."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()

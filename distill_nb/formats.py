@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from .config import BadInput
-from .files import first_line
+from .files import _left_by_lfs, first_line
 
 # %% ../nbs/engine/formats.ipynb #log
 _log = logging.getLogger("distill_nb")
@@ -164,9 +164,7 @@ def _clean_text(text):
 
 def _check_head(path): # of a file
     with _open_bytes(path) as f: head = f.read(1000)
-    if head.startswith(b"version https://git-lfs"):
-        raise BadInput(f"{path} is only the address of a file, left by Git LFS; "
-                       "fetch the file with: git lfs pull")
+    if reason := _left_by_lfs(head): raise BadInput(f"{path} is {reason}")
     is_utf16 = head[:2] in (b"\xff\xfe", b"\xfe\xff") or head.count(0) * 4 > len(head)
     if is_utf16 and _format_of(path) != ".parquet":
         raise BadInput(f"{path} is not UTF-8 but UTF-16, it seems; convert it first: "

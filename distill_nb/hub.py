@@ -10,7 +10,8 @@ __all__ = ['Damaged', 'http_status', 'one_line', 'retry', 'stream_range', 'fetch
 import hashlib, json, logging, math, os, re, time
 from pathlib import Path
 from .config import BadInput
-from .files import ASSETS, LateBar, first_line, sha256, wait_for_lock, write_file
+from .files import ASSETS, LateBar, _left_by_lfs, first_line, sha256
+from .files import wait_for_lock, write_file
 from .tokenizer import _as_in_file
 
 # %% ../nbs/engine/hub.ipynb #transient
@@ -227,8 +228,6 @@ def _files_named(path): # settings of a model, or an index of its weights
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise _Refused(f"its {path.name} is damaged") from None
 
-_LFS = b"version https://git-lfs"
-
 def _check_folder(folder, kind):
     "Raise `_Refused` where weights are no safetensors, or files elsewhere are named."
     _check_settings(folder)
@@ -237,9 +236,8 @@ def _check_folder(folder, kind):
     for f in found:
         if f.exists() and not f.is_file() and not f.is_dir():
             raise _Refused(f"its {f.name} is no ordinary file")
-        if f.is_file() and f.stat().st_size < 1000 and f.read_bytes().startswith(_LFS):
-            raise _Refused(f"its {f.name} is only the address of a file, left by Git LFS;"
-                           " fetch it with: git lfs pull")
+        if f.is_file() and f.stat().st_size < 1000 and (reason := _left_by_lfs(f.read_bytes())):
+            raise _Refused(f"its {f.name} is {reason}")
     if not _is_model(kind): return
     names = [f.name for f in found]
     if not _has_weights(names): raise OSError(_without_weights(names))
@@ -273,10 +271,7 @@ def _load_checked(kind, folder, **kwargs):
     _check_folder(Path(folder), kind)
     kwargs |= dict(trust_remote_code=False, local_files_only=True)
     if _is_model(kind): kwargs["use_safetensors"] = True
-    try: loaded = kind.from_pretrained(folder, **kwargs)
-    except ValueError as e:
-        if "backend tokenizer" not in str(e): raise
-        raise OSError("it has no tokenizer files") from None
+    loaded = kind.from_pretrained(folder, **kwargs)
     if kind.__name__ == "AutoTokenizer" and len(loaded) <= len(loaded.all_special_ids):
         raise OSError("it has no tokenizer files")
     return _as_in_file(loaded, folder) if kind.__name__ == "AutoTokenizer" else loaded
@@ -318,6 +313,8 @@ def _why(e): # one line
     if "trust_remote_code" in str(e):
         return ("it needs Python code that comes with it (auto_map in its settings), which"
                 " this project never runs")
+    if "backend tokenizer" in str(e):
+        return "it has no tokenizer files that are read here; tokenizer.json is one"
     if isinstance(e, (OSError, ValueError)): return one_line(e)
     return f"{type(e).__name__}: {one_line(e)}"
 

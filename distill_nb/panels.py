@@ -36,7 +36,8 @@ class Reading:
         self.units = _units(self.tokenizer, self.ids)
         self.hidden = {name: self._states(w.model) for name, w in writers.items()}
         self.kl, self.chance = {}, {name: [] for name in writers} # from token 1 on
-        places = max(1, 16_000_000 // _num_ids(self.tokenizer)) # at once
+        self.num_ids = _num_ids(self.tokenizer) # of Qwen's it takes a quarter of a second
+        places = max(1, 16_000_000 // self.num_ids) # at once
         for start in range(0, len(self.ids) - 1, places):
             self._compare(slice(start, min(start + places, len(self.ids) - 1)))
 
@@ -47,7 +48,7 @@ class Reading:
 
     @torch.no_grad()
     def logits(self, name, places): # [places, vocab] of the tokenizer's tokens, FP32
-        head = self.writers[name].model.head_weight[:_num_ids(self.tokenizer)]
+        head = self.writers[name].model.head_weight[:self.num_ids]
         return (self.hidden[name][places] @ head.T).float()
 
     def _compare(self, places:slice):

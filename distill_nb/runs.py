@@ -47,9 +47,8 @@ def plan_steps(run:RunConfig, num_blocks, num_processes) -> Place: # at the begi
                        f"{blocks_per_step} of one step; lower batch_size or accumulate, "
                        "or give more text")
     total_steps = min(run.training.num_epochs * steps_per_epoch, run.max_steps or math.inf)
-    place = Place(total_steps, steps_per_epoch, blocks_per_step)
-    place.warmup_steps = run.training.warm_up(total_steps)
-    return place
+    return Place(total_steps, steps_per_epoch, blocks_per_step,
+                 warmup_steps=run.training.warm_up(total_steps))
 
 # %% ../nbs/engine/runs.ipynb #fit
 _log = logging.getLogger("distill_nb")
