@@ -167,21 +167,20 @@ def _go_on(trainer, args):
     _log.info(f"settings of {noted / RUN_FILE}{', with ' if changed else ''}{', '.join(changed)}")
 
 def _train(args:_Train):
-    import torch
     from distill_nb.checkpoint import best_of, check_free, checkpoints
-    from distill_nb.student import StudentModel
+    from distill_nb.start import _new_student
     from distill_nb.study import _advice
     from distill_nb.trainer import DistillationTrainer
     run, folder = args.run, args.run.training.checkpoint_dir
     device = _find_device(args)
     if not args.resume: check_free(folder)
     teacher, data = _load(run, device)
-    torch.manual_seed(run.seed)
-    student = StudentModel(run.model)
+    student = _new_student(run.model, run.seed, teacher, run.init)
     student.gradient_checkpointing = run.gradient_checkpointing
     trainer = DistillationTrainer(
         student, teacher, data, run.training, run.max_steps, run.seed, run.device,
-        run.accumulate, run.eval_batches, keep=run.keep, log_with=run.log_with)
+        run.accumulate, run.eval_batches, keep=run.keep, log_with=run.log_with,
+        optimizer=run.optimizer)
     trainer.run = run.changed(dataset_name=data.name) # which it writes down
     if args.resume: _go_on(trainer, args)
     if advice := _advice(run.training): # said once the folder is ours
@@ -321,7 +320,8 @@ def _plan(args:_Plan):
     on_cpu = here or run.device == "cpu"
     tflops = args.tflops or (_cpu_speed() / 1e12 if on_cpu else 30)
     print(plan(run.model, run.training, shape, run.sample_mb, tflops, tokens, run.max_steps,
-               run.gradient_checkpointing, run.accumulate, run.teacher_cache, gpu=not on_cpu))
+               run.gradient_checkpointing, run.accumulate, run.teacher_cache, not on_cpu,
+               run.optimizer))
     if on_cpu and not args.tflops:
         print("The speed is what this CPU does at its best: the run takes at least so long.")
 

@@ -184,6 +184,7 @@ RUN_FILE = "run.json"
 _FOLLOWS = dict(seq_len="max_seq_len", data_seed="seed") # what is not given → what it takes
 _TRACKERS = "tensorboard", "trackio", "wandb"
 _BAD_TEXT = "stop", "skip", "replace"
+_CHOICES = dict(on_bad_text=_BAD_TEXT, optimizer=("adamw", "muon"), init=("random", "teacher"))
 
 @dataclass(frozen=True)
 class RunConfig(Config):
@@ -208,6 +209,8 @@ class RunConfig(Config):
     teacher_cache:bool = False # ask the teacher once about every block, keep it on disk
     device:str|None = None # cpu, cuda or mps (default: the best there is)
     log_with:str|None = None # also log to tensorboard, trackio or wandb (default: none)
+    optimizer:str = "adamw" # or muon, for the matrices of the blocks
+    init:str = "random" # or teacher: the embedding begins as the teacher's
 
     def check(self):
         values = self.flat()
@@ -222,7 +225,8 @@ class RunConfig(Config):
             self.fail("seq_len", f"must be at most max_seq_len={self.model.max_seq_len}")
         self.require(f"one of {', '.join(_TRACKERS)}",
                      lambda x: x is None or x in _TRACKERS, "log_with")
-        self.require(f"one of {', '.join(_BAD_TEXT)}", lambda x: x in _BAD_TEXT, "on_bad_text")
+        for name, choices in _CHOICES.items():
+            self.require(f"one of {', '.join(choices)}", lambda x: x in choices, name)
 
     @classmethod
     def preset(cls, name="qwen"): # or tiny

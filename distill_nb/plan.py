@@ -21,6 +21,7 @@ from .config import BadInput, ModelConfig, TrainingConfig
 from .hub import load_pretrained
 from .measure import (
     _in_subprocess, _one_device_step, _peak_rss, _random_teacher)
+from .muon import _muon_flops
 from .student import StudentModel
 from .trainer import StudentWithLoss, make_optimizer
 
@@ -125,6 +126,7 @@ def _short_loss(gpu):
 def _step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,
                  gradient_checkpointing:bool=False, accumulate:int=1,
                  gpu:bool=True, # BF16 autocast and a teacher in FP16; else FP32
+                 optimizer="adamw", # or "muon"
                  module=StudentWithLoss,
 ) -> list: # of (phase, {part: bytes}), after each operation
     "What is alive in (the last batch of) a real step, on tensors without data."
@@ -134,7 +136,7 @@ def _step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherSha
         student = StudentModel(config)
         student.gradient_checkpointing = gradient_checkpointing
         model = module(student, training, min(config.vocab_size, teacher.vocab_size))
-        optimizer = make_optimizer(student, training)
+        optimizer = make_optimizer(student, training, optimizer)
         _first_update(optimizer, student, keep_gradients=accumulate > 1)
         head = torch.zeros(teacher.vocab_size, teacher.hidden_size, dtype=dtype)
         body = torch.zeros(teacher.num_params - head.numel(), dtype=dtype)
@@ -186,12 +188,13 @@ def _peaks(curve) -> dict: # phase → its `Peak`
 def _count_peaks(*settings): return _peaks(_step_memory(*settings))
 
 def _all_peaks(config, training, teacher, gradient_checkpointing=False, accumulate=1,
-               gpu=True) -> dict: # as `_step_memory` → as `_peaks`
+               gpu=True, optimizer="adamw") -> dict: # as `_step_memory` → as `_peaks`
     batches = min(accumulate, 2) # with more it is the same
-    return _count_peaks(config, training, teacher, gradient_checkpointing, batches, gpu)
+    return _count_peaks(config, training, teacher, gradient_checkpointing, batches, gpu,
+                        optimizer)
 
 def peak_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,
-                *args, **settings, # gradient_checkpointing, accumulate, gpu
+                *args, **settings, # gradient_checkpointing, accumulate, gpu, optimizer
 ) -> Peak:
     "The highest point of a step."
     peaks = _all_peaks(config, training, teacher, *args, **settings)
@@ -199,7 +202,7 @@ def peak_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShap
 
 # %% ../nbs/tools/plan.ipynb #cell-24b
 def _step_on_cpu(config:dict, training:dict, teacher:list, # as JSON carries them
-                 gradient_checkpointing=False, accumulate=1,
+                 gradient_checkpointing=False, accumulate=1, optimizer="adamw",
 ) -> dict: # phase → the most bytes beside those before
     "Take a real step in FP32, and watch. For a process of its own, on Linux."
     config, training = ModelConfig(**config), TrainingConfig(**training)
@@ -212,7 +215,7 @@ def _step_on_cpu(config:dict, training:dict, teacher:list, # as JSON carries the
         phases.append("teacher's forward pass")
         answer = teacher.base_model(batch["input_ids"], use_cache=False)
         return answer.last_hidden_state, head
-    optimizer = make_optimizer(student, training)
+    optimizer = make_optimizer(student, training, optimizer)
     _tell_phases(model, optimizer, phases.append)
     step = _one_device_step(model, optimizer)
     def take(*shape):
@@ -241,6 +244,7 @@ def _counted_step(*args, **settings) -> dict: # of `_step_memory`; phase → byt
 def step_flops(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,
                gradient_checkpointing:bool=False, accumulate:int=1,
                teacher_cache:bool=False, # only its head is multiplied
+               optimizer="adamw", # "muon" multiplies, too
 ) -> int:
     "Operations of the matrix products: 2 forward, 4 backward per weight and token."
     c, seq, layers = config, config.max_seq_len, config.num_layers
@@ -257,7 +261,9 @@ def step_flops(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape
     if not teacher_cache:
         teach += 2 * body + 4 * teacher.num_layers * teacher.hidden_size * seq // 2
     if not training.alpha: teach = 0
-    return accumulate * training.batch_size * seq * (student + teach)
+    with torch.device("meta"): groups = make_optimizer(StudentModel(c), training).param_groups
+    update = _muon_flops(groups[0]["params"]) if optimizer == "muon" else 0
+    return accumulate * training.batch_size * seq * (student + teach) + update
 
 # %% ../nbs/tools/plan.ipynb #cell-35
 _BYTES_PER_TOKEN = 3.8 # of Chinese text under Qwen2.5's tokenizer
@@ -301,15 +307,16 @@ def _largest_batches(config:ModelConfig, training:TrainingConfig, teacher:Teache
 
 # %% ../nbs/tools/plan.ipynb #cell-35f
 def _way_out(gb, config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,
-             gradient_checkpointing=False, accumulate=1, gpu=True) -> str:
+             gradient_checkpointing=False, accumulate=1, gpu=True, optimizer="adamw") -> str:
     "Flags with which a run fits, by a count; empty if it fits, None if none help."
     b = training.batch_size
     def is_enough(size, again):
         smaller, parts = replace(training, batch_size=size), accumulate * b // size
-        return _fits(gb, peak_memory(config, smaller, teacher, again, parts, gpu))
+        peak = peak_memory(config, smaller, teacher, again, parts, gpu, optimizer)
+        return _fits(gb, peak)
     if is_enough(b, gradient_checkpointing): return ""
     flags = [] if gradient_checkpointing else ["--gradient-checkpointing"]
-    largest = _largest_batches(config, training, teacher, True, gpu=gpu)
+    largest = _largest_batches(config, training, teacher, True, gpu=gpu, optimizer=optimizer)
     for size in range(min(b, largest[gb]), 0, -1):
         if b % size or not is_enough(size, True): continue
         parts = accumulate * b // size
@@ -356,8 +363,7 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
          tokens:int=None, # of the training part; guessed from `sample_mb` if not given
          max_steps:int=None, gradient_checkpointing:bool=False, accumulate:int=1,
          teacher_cache:bool=False, # the teacher's hidden states are kept on disk
-         gpu:bool=True, # else FP32
-) -> str: # a report to print
+         gpu:bool=True, optimizer="adamw") -> str: # without a GPU FP32; a report to print
     "Memory, steps and time of a run."
     steps = run_steps(config, training, sample_mb, max_steps, accumulate, tokens)
     if not steps:
@@ -366,7 +372,7 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
                        f"of max_seq_len={config.max_seq_len} tokens is more than the "
                        "text has; give more text or a smaller batch")
     flops = step_flops(config, training, teacher, gradient_checkpointing, accumulate,
-                       teacher_cache)
+                       teacher_cache, optimizer)
     about = "" if tokens else "about "
     tokens = tokens or _guess_tokens(sample_mb)
     a_step = training.batch_size * accumulate * config.max_seq_len
@@ -386,6 +392,7 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
         disk = f"{size * tokens / 1e9:.1f} GB of disk, {size:,} bytes a token"
         fill = hours(once * tokens / config.max_seq_len)
         rows.append(("teacher's cache", f"{about}{disk}; {fill} to fill it, once"))
-    memory = _memory_report(config, training, teacher, accumulate=accumulate, gpu=gpu,
-                            gradient_checkpointing=gradient_checkpointing)
+    memory = _memory_report(
+        config, training, teacher, gradient_checkpointing=gradient_checkpointing,
+        accumulate=accumulate, gpu=gpu, optimizer=optimizer)
     return "\n".join([*memory, *(f"{name:<24}{value}" for name, value in rows)])

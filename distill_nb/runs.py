@@ -96,7 +96,8 @@ def describe_run(student, teacher, data, **settings) -> RunConfig:
         dataset=data.source, dataset_name=data.name, sample_mb=data.sample_mb, seq_len=data.seq_len,
         val_fraction=data.val_fraction, data_seed=data.seed, text_field=data.text_field,
         on_bad_text=data.on_bad_text,
-        gradient_checkpointing=getattr(student, "gradient_checkpointing", False), **settings)
+        gradient_checkpointing=getattr(student, "gradient_checkpointing", False),
+        init=getattr(student, "init", "random"), **settings)
 
 # %% ../nbs/engine/runs.ipynb #same
 def _check_same_everywhere(accelerator, settings:dict): # of this process; all call it at once
@@ -128,6 +129,9 @@ def open_run(trainer):
     t, folder = trainer, Path(trainer.config.checkpoint_dir)
     is_main, step = t.accelerator.is_main_process, t.place.step
     settings = t.config.to_dict() | t.saver.identity | dict(accumulate=t.run.accumulate, step=step)
+    if t.run.optimizer == "muon" and getattr(t.accelerator, "is_fsdp2", False):
+        raise BadInput("optimizer='muon' needs whole matrices, and FSDP cuts them; "
+                       "leave FSDP out, or take optimizer='adamw'")
     held = hold_run_folder(folder) if is_main else contextlib.nullcontext()
     with held, t.signals.caught():
         _check_same_everywhere(t.accelerator, settings)

@@ -20,6 +20,7 @@ from .device import (
     change_whole, cpu_autocast, make_accelerator, seed_step, whole_student)
 from .loss import KDLoss, fused_kd_loss
 from .meter import Meter, gap_report, sum_of_all, teacher_gap_sums
+from .muon import Muon
 from .runs import check_fit, describe_run, open_run, plan_steps
 from .saver import Saver, check_resumable, restore, run_identity, snapshot
 from .signals import Signals, stop
@@ -37,13 +38,14 @@ def lr_factor(step, # from 0
     return 0.5 * (1 + math.cos(math.pi * min(1, way_down)))
 
 # %% ../nbs/09_trainer.ipynb #cell-23
-def make_optimizer(model, config:TrainingConfig):
+def make_optimizer(model, config:TrainingConfig, optimizer="adamw"): # or "muon"
     "AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); norms and embeddings are not decayed."
     decayed, kept = [], []
     for name, p in model.named_parameters():
         if p.requires_grad: (kept if p.dim() < 2 or "embed" in name else decayed).append(p)
     groups = [dict(params=decayed, weight_decay=config.weight_decay),
               dict(params=kept, weight_decay=0.0)]
+    if optimizer == "muon": return Muon(groups, config.learning_rate)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
 
 # %% ../nbs/09_trainer.ipynb #cell-47
@@ -93,17 +95,18 @@ class DistillationTrainer:
         progress:bool=True, # a bar with loss, speed and time left
         keep:int=3, # newest checkpoints to keep, beside the best
         log_with:str=None, # also log to "tensorboard", "trackio" or "wandb"
+        optimizer:str="adamw", # or "muon"
     ):
         self.student, self.teacher, self.data = student, teacher, data
         check_fit(student, teacher, data, config.alpha)
-        self.run = describe_run(student, teacher, data, training=config, max_steps=max_steps,
-                                seed=seed, accumulate=accumulate, eval_batches=eval_batches,
-                                keep=keep, device=device, log_with=log_with)
+        self.run = describe_run(
+            student, teacher, data, training=config, max_steps=max_steps, seed=seed,
+            accumulate=accumulate, eval_batches=eval_batches, keep=keep, device=device,
+            log_with=log_with, optimizer=optimizer)
         self.accelerator = make_accelerator(device, log_with, config.checkpoint_dir)
         train, self.valid_loader = data.dataloaders(config.batch_size)
         self.place = plan_steps(self.run, len(data.train), self.accelerator.num_processes)
-        self.step, self.train_loader = _prepare(
-            student, data, train, config, self.accelerator, self.place.total_steps)
+        self.step, self.train_loader = _prepare(self, train)
         if teacher is not None: teacher.to(self.accelerator.device)
         tokens = self.place.blocks_per_step * data.seq_len
         self.meter = Meter(config.checkpoint_dir, tokens, self.accelerator, progress)
@@ -117,13 +120,13 @@ class DistillationTrainer:
     def config(self) -> TrainingConfig: return self.run.training
 
 # %% ../nbs/09_trainer.ipynb #prepare
-def _prepare(student, data, train, config:TrainingConfig, accelerator, total_steps) -> tuple:
+def _prepare(t:DistillationTrainer, train) -> tuple:
     "The step and the loader of its batches, on the device or on all of them."
-    model = StudentWithLoss(student, config, _num_ids(data.tokenizer))
-    model, optimizer, train = accelerator.prepare(model, make_optimizer(student, config), train)
-    schedule = make_schedule(optimizer.optimizer, config, total_steps)
-    autocast = partial(cpu_autocast, student)
-    step = TrainStep(model, optimizer, schedule, accelerator, config.gradient_clip, autocast)
+    model, optimizer, train = t.accelerator.prepare(
+        t.with_loss(t.student), make_optimizer(t.student, t.config, t.run.optimizer), train)
+    schedule = make_schedule(optimizer.optimizer, t.config, t.place.total_steps)
+    autocast, clip = partial(cpu_autocast, t.student), t.config.gradient_clip
+    step = TrainStep(model, optimizer, schedule, t.accelerator, clip, autocast)
     return step, train
 
 # %% ../nbs/09_trainer.ipynb #cell-59
