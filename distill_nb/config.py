@@ -209,8 +209,8 @@ class RunConfig(Config):
     teacher_cache:bool = False # ask the teacher once about every block, keep it on disk
     device:str|None = None # cpu, cuda or mps (default: the best there is)
     log_with:str|None = None # also log to tensorboard, trackio or wandb (default: none)
-    optimizer:str = "adamw" # or muon, for the matrices of the blocks
-    init:str = "random" # or teacher: the embedding begins as the teacher's
+    optimizer:str = "adamw" # adamw, or muon for the matrices of the blocks
+    init:str = "random" # random, or teacher: the embedding begins as the teacher's
 
     def check(self):
         values = self.flat()

@@ -348,6 +348,23 @@ def test_resume_needs_no_other_flag(run_folder, tmp_path, capfd):
     assert resumed(folder, 12, "--checkpoint-dir", str(folder), capfd=capfd)[0] == run
 
 
+def test_optimizer_and_start_are_noted_and_followed(train_flags, tmp_path, capfd):
+    "What a run began with stands in run.json, and to go on takes no flag."
+    flags = [*train_flags, "--optimizer", "muon", "--init", "teacher", "--save-interval", "5"]
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    assert main([*flags, "--checkpoint-dir", str(once)]) == 0
+    assert main([*flags, "--max-steps", "5", "--checkpoint-dir", str(twice)]) == 0
+    run, _ = resumed(twice, 10, "--checkpoint-dir", str(twice), "--max-steps", "10", capfd=capfd)
+    assert (run.optimizer, run.init) == ("muon", "teacher")
+    plain = tmp_path / "plain"
+    assert main([*train_flags, "--optimizer", "muon", "--checkpoint-dir", str(plain)]) == 0
+    first = [json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+             for folder in (once, twice, plain)]
+    assert first[0] == first[1] != first[2]
+    assert main(["train", "--optimizer", "adamw", "--checkpoint-dir", str(twice), "--resume"]) == 2
+    assert "state of another optimizer" in capfd.readouterr().err
+
+
 def test_resume_of_a_path_needs_no_other_flag(run_folder, tmp_path, capfd):
     "In its own folder, and as a branch in another one."
     folder = shutil.copytree(run_folder, tmp_path / "run")

@@ -18,7 +18,7 @@ def batch(size, config=TrainingConfig()): return dataclasses.replace(config, bat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [
-    {}, dict(gradient_checkpointing=True), dict(accumulate=2)], ids=str)
+    {}, dict(gradient_checkpointing=True), dict(accumulate=2), dict(optimizer="muon")], ids=str)
 def test_a_real_tiny_step_takes_what_is_counted(settings):
     run = TINY, batch(256, TrainingConfig.tiny()), TINY_TEACHER
     counted, measured = _counted_step(*run, **settings), _measured_step(*run, **settings)

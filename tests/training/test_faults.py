@@ -32,14 +32,15 @@ def parts(teacher_folder, text_file):
 def make(parts, tmp_path):
     "A trainer of a few tiny steps in a folder of its own."
     teacher, data = parts
-    def make(name="run", max_steps=12, accumulate=1, keep=3, teacher=teacher, hooks=(), **changes):
+    def make(name="run", max_steps=12, accumulate=1, keep=3, teacher=teacher, hooks=(),
+             optimizer="adamw", **changes):
         torch.manual_seed(0)
         usual = dict(batch_size=2, warmup_steps=2, alpha=0.5, log_interval=1, eval_interval=4,
                      save_interval=2)
         config = TrainingConfig.tiny(**usual | changes, checkpoint_dir=str(tmp_path / name))
         trainer = DistillationTrainer(StudentModel(MODEL), teacher, data, config, max_steps,
                                       device="cpu", accumulate=accumulate, eval_batches=1,
-                                      progress=False, keep=keep)
+                                      progress=False, keep=keep, optimizer=optimizer)
         trainer.hooks += hooks
         return trainer
     return make
@@ -182,7 +183,8 @@ def test_what_may_change_is_named_and_what_may_not_is_refused(make, parts, text_
 
 
 @pytest.mark.parametrize("changes, accumulate",
-                         [({}, 3), (dict(alpha=0.0), 1), (dict(alpha=1.0), 2)])
+                         [({}, 3), (dict(alpha=0.0), 1), (dict(alpha=1.0), 2),
+                          (dict(optimizer="muon"), 2)])
 def test_stopped_after_every_single_step_it_is_the_run_that_was_not(changes, accumulate, make):
     """Every step in a trainer of its own, over two epochs and a half: weights, optimizer and
     metrics to the bit, and the loss that was best."""
@@ -246,6 +248,32 @@ def test_a_bad_batch_changes_nothing_and_is_logged(poisoned, caplog):
     # AdamW has not counted them either
     assert all(s["step"] == 10 for s in trainer.step.optimizer.state_dict()["state"].values())
     assert next(r for r in metrics(trainer.config.checkpoint_dir) if r["step"] == 3)["loss"] is None
+
+
+def test_a_bad_batch_leaves_muons_averages_alone(poisoned):
+    seen = {}
+    def look(trainer):
+        state = trainer.step.optimizer.state_dict()["state"]
+        assert {"momentum_buffer"} in [state[i].keys() for i in state]
+        seen[trainer.place.step] = [t.clone() for of_p in state.values() for t in of_p.values()]
+    trainer = poisoned((3,), optimizer="muon", max_steps=4)
+    trainer.hooks.append(look)
+    trainer.fit()
+    assert all(torch.equal(a, b) for a, b in zip(seen[2], seen[3]))
+    assert not any(torch.equal(a, b) for a, b in zip(seen[3], seen[4]))
+
+
+def test_muon_is_refused_where_matrices_are_cut(make, monkeypatch):
+    trainer = make(optimizer="muon")
+    monkeypatch.setattr(type(trainer.accelerator), "is_fsdp2", property(lambda _: True))
+    with pytest.raises(BadInput, match="optimizer='muon' needs whole matrices.*adamw"):
+        trainer.fit()
+
+
+def test_another_optimizer_cannot_go_on(make):
+    make("run", max_steps=4).fit()
+    with pytest.raises(BadInput, match="momentum_buffer.*give another checkpoint"):
+        make("run", max_steps=6, optimizer="muon").resume()
 
 
 def test_many_in_a_row_stop_the_run_at_the_last_good_checkpoint(make, poisoned):
