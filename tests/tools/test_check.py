@@ -85,3 +85,11 @@ def test_it_leaves_the_callers_dice_alone():
     state = torch.get_rng_state()
     check_kd_loss(kd_loss)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_of_two_explanations_the_smaller_is_given():
+    """Without a mask a mean of the sequences' means is the mean over tokens, so that more
+    mistakes than there are would have the same number."""
+    by_change = {tuple(m.change.items()): m for m in _mistakes(False)}
+    pair = by_change[("ce_over", "sequences"),], by_change[("kl_masked", False),]
+    assert wrong(made(*pair)) == {(m.aspect, m.said) for m in pair}
