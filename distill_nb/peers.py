@@ -65,6 +65,16 @@ def _liger_triton(h, w, th, tw, labels):
     loss = LigerFusedLinearJSD(jsd_beta=0.0, temperature=_T)
     return _T**2 * loss(h, w, th, tw, labels)
 
+def _liger_triton_kl(h, w, th, tw, labels): # of probabilities that are there
+    from liger_kernel.transformers.fused_linear_kl_div import LigerFusedLinearKLDivLoss
+    p = ((th @ tw.T).float() / _T).softmax(-1)
+    return _T**2 * LigerFusedLinearKLDivLoss(temperature=_T)(h, w, p, labels)
+
+def _torch_labels(h, w, th, tw, labels):
+    from torch.nn import LinearCrossEntropyOptions
+    options = LinearCrossEntropyOptions() # in chunks
+    return F.linear_cross_entropy(h, w, labels, options=options)
+
 def _torchtune(h, w, th, tw, labels, pieces=8): # without the teacher's entropy
     from torchtune.modules.loss import ForwardKLWithChunkedOutputLoss
     def logits(x, head): return [p @ head.T / _T for p in x[None].chunk(pieces, 1)]
@@ -74,7 +84,7 @@ def _torchtune(h, w, th, tw, labels, pieces=8): # without the teacher's entropy
 # %% ../nbs/tools/peers.ipynb #variants
 class _Variant(NamedTuple):
     f: object # of h, w, th, tw and labels: a loss
-    alpha: float = 1.0 # 1 where the labels have no part in it
+    alpha: float = 1.0 # 1 where the labels have no part in it, 0 where the teacher has none
     package: str = None # what to install for a peer; "": nothing is said of it
     exact: bool = True # its value is the loss, not only its gradients
 
@@ -89,6 +99,8 @@ def _loss_variants() -> dict: # name → `_Variant`
     peer = partial(_Variant, package="distill_nb[bench]")
     found = {"fused_kd_loss": _Variant(_our_loss, 0.5),
              "fused_kd_loss, KL alone": _Variant(partial(_our_loss, alpha=1.0)),
+             "fused_kd_loss, labels alone": _Variant(partial(_our_loss, alpha=0.0), 0.0),
+             "torch, labels alone": _Variant(_torch_labels, 0.0, package=""),
              "plain": _Variant(_plain_loss, 0.5),
              "TRL, chunked": peer(_trl_chunked), "TRL, GKD": peer(_trl_gkd)}
     for n in _LIGER_CHUNKS:
@@ -97,6 +109,7 @@ def _loss_variants() -> dict: # name → `_Variant`
                 f = partial(_liger, alpha=alpha, chunk_size=n, compiled=compiled)
                 found[_liger_name(n, compiled, alpha)] = peer(f, alpha)
     found["Liger, Triton"] = peer(_liger_triton)
+    found["Liger, Triton, KL"] = _Variant(_liger_triton_kl, package="")
     found["torchtune"] = _Variant(_torchtune, package="", exact=False)
     return found
 

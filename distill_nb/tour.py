@@ -35,9 +35,9 @@ _BOXES = [ # lesson, label, x, y, width, height
 _SHELVES = [ # name, what it is, x, y, width, height; its modules in small print
     ("engine", "what the course stands on", 10, 240, 464, 58,
      "config · files · tokenizer · hub · formats · sources · splits · device · checkpoint",
-     "muon · saver · runs · step · meter · signals · watch"),
+     "saver · runs · step · muon · meter · signals · watch"),
     ("tools", "what is built on it", 486, 240, 464, 58,
-     "facts · articles · tiny · start · demo · cache · measure · plan · peers · races · bench",
+     "facts · articles · tiny · start · demo · cache · measure · plan · check · peers · races · bench",
      "study · live · writers · panels · playground · browser · verify · terminal · flags · cli")]
 _ARROWS = [
     "98,148 128,148", "204,148 240,148", "306,148 316,148", "400,148 430,148",

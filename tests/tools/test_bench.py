@@ -2,6 +2,8 @@
 import json, sys
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from distill_nb import bench, peers
 from distill_nb.cli import main
@@ -32,13 +34,32 @@ def test_a_peer_that_is_not_there_is_left_out(monkeypatch):
     found = _race_losses(64, 500, (16, 24), repeats=1)
     limit, *others = found["rows"]
     assert limit == "bare matmuls"
-    assert sorted(others) == ["fused_kd_loss", "fused_kd_loss, KL alone", "plain"]
+    torchs = ["torch, labels alone"] if hasattr(F, "linear_cross_entropy") else []
+    ours = "fused_kd_loss", "fused_kd_loss, KL alone", "fused_kd_loss, labels alone", "plain"
+    assert sorted(others) == [*ours, *torchs]
     cure = "pip install distill_nb[bench]"
     assert found["notes"] == [f"not measured, since it is not installed: {cure}"]
     def nearly(*inputs, alpha=0.5): return 1.001 * peers._plain_loss(*inputs, alpha)
     monkeypatch.setattr(peers, "_our_loss", nearly)
     told = "fused_kd_loss: loss and gradients are off by 1.0e-03"
     with pytest.raises(peers.Unequal, match=told): _race_losses(64, 500, (16, 24), repeats=1)
+
+
+def test_the_labels_alone_race_and_are_checked(monkeypatch):
+    "A torch without the function is left out unsaid; one that computes something else is named."
+    def off(h, w, labels, options): return 1.001 * F.cross_entropy(h @ w.T, labels)
+    monkeypatch.setattr(F, "linear_cross_entropy", off, raising=False)
+    monkeypatch.setattr(torch.nn, "LinearCrossEntropyOptions", list, raising=False)
+    inputs = peers._loss_inputs(64, 500, (16, 24), low=False)
+    names = "torch, labels alone", "fused_kd_loss, labels alone"
+    entrants = {name: peers._loss_variants()[name] for name in names}
+    right, left_out = peers._usable(entrants, inputs, low=False)
+    assert list(right) == [names[1]] and right[names[1]] < 1e-5
+    told = "left out: torch, labels alone: loss and gradients are off by 1.0e-03"
+    assert len(left_out) == 1 and left_out[0].startswith(told)
+    monkeypatch.delattr(torch.nn, "LinearCrossEntropyOptions")
+    right, left_out = peers._usable(entrants, inputs, low=False)
+    assert list(right) == [names[1]] and left_out == []
 
 
 @pytest.mark.slow
