@@ -30,7 +30,9 @@ def _disk_errors(path): # what is being written
     except Exception as e:
         known = isinstance(e, (OSError, SafetensorError, RuntimeError))
         if not known and type(e) is not Exception: raise # of tokenizers
-        raise BadInput(f"cannot write {path} ({first_line(e)}); make room or choose another"
+        why = first_line(e)
+        if isinstance(e, RuntimeError): why = f"the disk did not take all of it: {why}" # PyTorch
+        raise BadInput(f"cannot write {path} ({why}); make room or choose another"
                        " folder: what was saved before is whole") from e
 
 def _make_beside(path, fill):

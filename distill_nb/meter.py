@@ -150,6 +150,17 @@ class Meter:
         return rows
 
 # %% ../nbs/engine/meter.ipynb #record
+def _append_whole(path, lines):
+    "All of it or nothing, for the next row would stand behind half of one."
+    left = lines.encode()
+    with path.open("ab", buffering=0) as f:
+        size = f.tell()
+        try:
+            while left: left = left[f.write(left):] # a disk that gets full takes a part
+        except OSError:
+            f.truncate(size)
+            raise
+
 @patch
 def record(self:Meter, *rows): # of `metrics.jsonl`
     "Append to the history and to the file, and tell the trackers."
@@ -159,7 +170,7 @@ def record(self:Meter, *rows): # of `metrics.jsonl`
     path = self.folder / "metrics.jsonl"
     with _disk_errors(path):
         self.folder.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as f: f.writelines(json.dumps(row) + "\n" for row in rows)
+        _append_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
     for row in rows if self.accelerator else []: self.accelerator.log(_flat(row), row["step"])
 
 @patch
