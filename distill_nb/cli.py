@@ -110,7 +110,7 @@ class _Bench:
     "Measure, as ratios in one run."
     what:Literal["all", "loss", "step", "data", "generate", "invariance"] = "all" # which one
     preset:_Preset = "qwen" # small sizes, in seconds, or the full run's, in minutes
-    dataset:str = "tiny" # for data: .txt, .jsonl or .parquet files; at most 50 MB of them
+    dataset:str = "tiny" # for data: a file or folder that train reads; at most 50 MB of it
     tokenizer:str = "tiny" # for data: id or folder of a tokenizer
     out:str|None = None # also write what was found to this JSON file (default: none)
     positional = "what"
@@ -311,7 +311,7 @@ def _plan(args:_Plan):
     from distill_nb.plan import plan, teacher_shape
     from distill_nb.hub import is_folder_name, load_pretrained
     run, tokens = args.run, None
-    shape = teacher_shape(run.teacher)
+    shape = teacher_shape(run.teacher, run.seq_len)
     is_here = run.dataset == "tiny" or is_folder_name(run.dataset) or Path(run.dataset).exists()
     if is_here: # count instead of guessing
         from transformers import AutoTokenizer

@@ -7,7 +7,7 @@ __all__ = ['DATA_IDENTITY', 'Saver', 'checkpoint_bytes', 'run_identity', 'snapsh
            'check_resumable', 'check_same_model', 'check_same_tokens']
 
 # %% ../nbs/engine/saver.ipynb #imports
-import hashlib, math, threading
+import copy, hashlib, math, threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 import torch
@@ -190,7 +190,9 @@ def check_resumable(trainer, checkpoint, saved:dict) -> list: # as of `check_sam
     "Raise `BadInput` where a checkpoint is of another model, other tokens or other data."
     check_same_model(checkpoint, trainer.student.config)
     check_same_tokens(checkpoint, trainer.data.tokenizer)
-    return check_same_run(checkpoint, saved, trainer.config, trainer.saver.identity,
+    identity = dict(trainer.saver.identity)
+    _take_place(copy.copy(trainer.place), saved, trainer.run, identity) # how long it really gets
+    return check_same_run(checkpoint, saved, trainer.config, identity,
                           trainer.place.blocks_per_step)
 
 def check_same_model(checkpoint, config:ModelConfig):
