@@ -219,7 +219,7 @@ def _evaluate(args:_Evaluate):
     from itertools import islice
     from distill_nb.checkpoint import find_checkpoint
     from distill_nb.device import make_accelerator
-    from distill_nb.meter import _UNITS, gap_report, teacher_gap_sums
+    from distill_nb.meter import _in_rows, gap_report, teacher_gap_sums
     from distill_nb.runs import check_fit
     from distill_nb.saver import check_same_tokens
     from distill_nb.student import StudentModel
@@ -235,7 +235,7 @@ def _evaluate(args:_Evaluate):
     _, batches = data.dataloaders(run.training.batch_size)
     sums = teacher_gap_sums(student, teacher, islice(batches, args.eval_batches), data.tokenizer)
     _tell(checkpoint)
-    for name, value in gap_report(sums).items(): print(f"  {name:<24}{value:10.4f}  {_UNITS[name]}")
+    print(_in_rows(gap_report(sums)))
 
 # %% ../nbs/tools/cli.ipynb #cell-24
 def _generate(args:_Generate):

@@ -161,7 +161,8 @@ def _why_no_name(source): # of what is not there; or nothing
 def _checked_file(path, name):
     if reason := _kind_of(path): raise BadInput(f"{path} is {reason}; give a file or a folder")
     if not _format_of(path):
-        raise BadInput(f"{path} has the ending {path.suffix!r}; data files are {_ENDINGS}, "
+        ending = f"the ending {path.suffix!r}" if path.suffix else "no ending"
+        raise BadInput(f"{path} has {ending}; data files are {_ENDINGS}, "
                        "also packed as .gz, .bz2, .xz or .zst")
     if name in ("", _DEFAULT): return path
     raise BadInput(f"{path} is a file and has no configuration {name!r}; "
