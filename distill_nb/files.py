@@ -275,6 +275,7 @@ def _save_picture(path, draw): # → a figure; whether it is there
     "A broken matplotlib, or the backend of another machine, costs the picture and nothing else."
     try: draw().savefig(path, dpi=150)
     except Exception as e:
+        Path(path).unlink(missing_ok=True) # half of one
         _log.warning(f"{path} cannot be drawn ({first_line(e)}); all else is there")
         return False
     return True

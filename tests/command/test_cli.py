@@ -104,6 +104,7 @@ BAD_RUNS = [  # flags after those of a good run
     ("--batch-size 9999", "batch_size=9999", "give a batch of 1 to"),
     ("--vocab-size 100", "vocab_size=100 is less than the 4096 tokens", "raise it"),
     ("--teacher {bad}/nope", "'{bad}/nope'", "there is no such folder"),
+    ("--teacher {bad}/no-weights/config.json", "it is a file, and not the folder that it is in"),
     ("--teacher {bad}/no-weights",
      "'{bad}/no-weights'", "model.safetensors", "a model folder with its weights"),
     ("--teacher {bad}/damaged", "'{bad}/damaged'", "a model folder with its weights"),

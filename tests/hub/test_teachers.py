@@ -7,9 +7,9 @@ import numpy as np, pytest, torch
 from tokenizers import Tokenizer, decoders, models, normalizers
 from tokenizers import pre_tokenizers, processors, trainers
 from transformers import (
-    AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig,
-    LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
-    Qwen2ForSequenceClassification, Qwen2Model)
+    AutoConfig, AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, GPT2Config,
+    GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config,
+    Qwen2ForCausalLM, Qwen2ForSequenceClassification, Qwen2Model)
 from transformers.utils import logging as hf_logging
 from distill_nb.cache import cache_teacher
 from distill_nb.cli import main
@@ -274,6 +274,14 @@ def test_a_teacher_with_fewer_positions_than_a_block(make, read, capfd):
             "--dataset", "org/text", "--tflops", "1", "--max-seq-len"]
     assert main([*plan, "33"]) == 2 and "has 32 positions" in capfd.readouterr().err
     assert main([*plan, "32"]) == 0
+
+
+@pytest.mark.parametrize("cap", [30.0, None])
+def test_a_cap_on_the_logits_is_seen_where_none_reaches_it(cap, make):
+    config = Gemma2Config(vocab_size=500, head_dim=8, final_logit_softcapping=cap, **SMALL)
+    folder = make(Gemma2ForCausalLM(config), gpt2_kind())
+    if cap is None: return TeacherModel(folder, "cpu")
+    with pytest.raises(BadInput, match="a scale, a cap or a bias"): TeacherModel(folder, "cpu")
 
 
 def test_a_checkpoint_with_a_large_vocabulary_raises_no_alarm(tmp_path):
