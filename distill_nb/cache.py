@@ -12,7 +12,7 @@ import numpy as np, torch
 from tqdm.auto import tqdm
 from .config import BadInput
 from .data import Blocks, WikiDataset
-from .files import check_room, wait_for_lock, write_file
+from .files import check_room, first_line, wait_for_lock, write_file
 from .runs import _check_positions
 
 # %% ../nbs/tools/cache.ipynb #cell-06
@@ -77,13 +77,16 @@ def _note_done(file, folder, stamp, done): # the open hidden states; blocks that
     os.fsync(file.fileno())
     write_file(folder / _STAMP, json.dumps(dict(stamp=stamp, done=done), indent=2))
 
-def _blocks_done(folder, stamp) -> int:
+def _blocks_done(folder, stamp, say=None) -> int: # called where the note is damaged
     "How many blocks are noted and there; `BadInput` where they are of other settings."
     try:
         noted = json.loads((folder / _STAMP).read_text())
         theirs, done = dict(noted["stamp"]), int(noted["done"])
         size = (folder / _HIDDEN).stat().st_size
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+    except FileNotFoundError: return 0
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as e:
+        why = first_line(e)
+        if say: say(f"{folder / _STAMP} is damaged ({why}): the teacher is asked anew")
         return 0 # no trust
     differ = [f"{k} {str(theirs.get(k))[:12]} (not {str(v)[:12]})"
               for k, v in stamp.items() if theirs.get(k) != v]
@@ -121,7 +124,7 @@ def _fill_rest(teacher, blocks, folder, stamp, batch_size, progress):
         return done == n and (folder / _HIDDEN).stat().st_size == n * size
     if is_whole(): return
     with wait_for_lock(folder / ".lock", f"fills the teacher cache {folder}"):
-        done = _blocks_done(folder, stamp) # by now; another process may have filled it
+        done = _blocks_done(folder, stamp, _log.warning) # another process may have filled it
         check_room(folder, (n - done) * size, what="the teacher cache",
                    cure="name a folder on a larger disk with $DISTILL_NB_CACHE, "
                         "take a smaller sample_mb, or train without it")
@@ -141,7 +144,8 @@ def cache_teacher(
     progress:bool=True, # a bar
 ) -> WikiDataset: # the same text, whose `train` brings `teacher_hidden`
     "Ask the teacher once about each training block, for every later epoch and run."
-    _check_positions(teacher, data)
+    positions = getattr(teacher, "positions", None)
+    _check_positions(teacher.model_id, positions, data.seq_len, data.tokenizer)
     blocks, stamp = Blocks(data.train.tokens, data.seq_len), _cache_stamp(teacher, data)
     name = f"teacher-{_sha256(json.dumps(stamp))[:16]}"
     folder = Path(cache_dir or data.path.parent).expanduser() / name

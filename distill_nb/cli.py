@@ -110,7 +110,7 @@ class _Bench:
     "Measure, as ratios in one run."
     what:Literal["all", "loss", "step", "data", "generate", "invariance"] = "all" # which one
     preset:_Preset = "qwen" # small sizes, in seconds, or the full run's, in minutes
-    dataset:str = "tiny" # for data: .txt, .jsonl or .parquet files; at most 50 MB of them
+    dataset:str = "tiny" # for data: a file or folder that train reads; at most 50 MB of it
     tokenizer:str = "tiny" # for data: id or folder of a tokenizer
     out:str|None = None # also write what was found to this JSON file (default: none)
     positional = "what"
@@ -218,7 +218,7 @@ def _evaluate(args:_Evaluate):
     from itertools import islice
     from distill_nb.checkpoint import find_checkpoint
     from distill_nb.device import make_accelerator
-    from distill_nb.meter import _UNITS, gap_report, teacher_gap_sums
+    from distill_nb.meter import _in_rows, gap_report, teacher_gap_sums
     from distill_nb.runs import check_fit
     from distill_nb.saver import check_same_tokens
     from distill_nb.student import StudentModel
@@ -234,7 +234,7 @@ def _evaluate(args:_Evaluate):
     _, batches = data.dataloaders(run.training.batch_size)
     sums = teacher_gap_sums(student, teacher, islice(batches, args.eval_batches), data.tokenizer)
     _tell(checkpoint)
-    for name, value in gap_report(sums).items(): print(f"  {name:<24}{value:10.4f}  {_UNITS[name]}")
+    print(_in_rows(gap_report(sums)))
 
 # %% ../nbs/tools/cli.ipynb #cell-24
 def _generate(args:_Generate):
@@ -310,7 +310,7 @@ def _plan(args:_Plan):
     from distill_nb.plan import plan, teacher_shape
     from distill_nb.hub import is_folder_name, load_pretrained
     run, tokens = args.run, None
-    shape = teacher_shape(run.teacher)
+    shape = teacher_shape(run.teacher, run.seq_len)
     is_here = run.dataset == "tiny" or is_folder_name(run.dataset) or Path(run.dataset).exists()
     if is_here: # count instead of guessing
         from transformers import AutoTokenizer

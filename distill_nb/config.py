@@ -294,11 +294,13 @@ def save(self:RunConfig, folder): # of the run; made if missing
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".making-{RUN_FILE}")
     beside.unlink(missing_ok=True) # of a process that was killed here, or a link to elsewhere
-    with open(beside, "x") as f:
-        f.write(run.to_json())
-        f.flush()
-        os.fsync(f.fileno())
-    beside.replace(path)
+    try:
+        with open(beside, "x") as f:
+            f.write(run.to_json())
+            f.flush()
+            os.fsync(f.fileno())
+        beside.replace(path)
+    finally: beside.unlink(missing_ok=True)
     if os.name == "nt": return # where a folder cannot be opened
     folder = os.open(path.parent, os.O_RDONLY) # the name, too, is on the disk
     os.fsync(folder)

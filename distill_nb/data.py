@@ -13,9 +13,9 @@ import numpy as np, torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from .config import _BAD_TEXT, BadInput
 from .files import LateBar, _version, make_folder_once, write_file
-from .formats import Reading, _clean_text, _name_some, _special_names
+from .formats import Reading, _name_some, _special_names
 from .hub import load_pretrained
-from .sources import hub_articles, local_files, take_mb
+from .sources import _hub_parts, local_files, take_mb
 from .splits import _drop_copies, _is_near, split_articles
 from .tokenizer import _check_spelling, _plain_text, _start_ids
 
@@ -130,7 +130,7 @@ class WikiDataset:
         self.source, self.sample_mb = str(source), sample_mb
         self.seq_len, self.val_fraction, self.seed = seq_len, val_fraction, seed
         self.text_field, self.on_bad_text = text_field, on_bad_text
-        self.files = local_files(self.source, name)
+        self.files = local_files(source, name)
         self.name = self.files.name if self.files else name
         preset = "tiny" if source == "tiny" else "Qwen/Qwen2.5-0.5B"
         self.tokenizer = _fast_tokenizer(tokenizer or preset)
@@ -143,9 +143,8 @@ class WikiDataset:
                   notes): # what there is to say is added
         "Training articles, and those of a validation part that the source has itself."
         files, mb = self.files, self.sample_mb
-        if not files:
-            found = hub_articles(self.source, self.name, log_path, self.text_field)
-            return list(take_mb((t and _clean_text(t) for t in found), mb, notes)), []
+        if not files: return _hub_parts(self.source, self.name, self.text_field, log_path, mb,
+                                        self.val_fraction, notes)
         reading = Reading(self.text_field, self.on_bad_text, files.whole_files)
         own = mb * self.val_fraction if files.valid else 0
         valid = list(take_mb(reading.read(files.valid), own, notes)) if own else []
@@ -176,7 +175,8 @@ class WikiDataset:
         notes = [f"passed over: {_name_some(over)}"] if over else []
         for note in [*notes, *about["notes"]]: _log.info(f"data {self.source}: {note}")
         share = about["tokens"]["valid"] / sum(about["tokens"].values())
-        is_right = self.files and self.files.valid or _is_near(share, self.val_fraction)
+        own = any(note.startswith("validation is ") for note in about["notes"])
+        is_right = own or _is_near(share, self.val_fraction)
         say, but = (_log.info, "") if is_right else (_log.warning, ", far from what was asked for")
         say(f"data {self.source}: {share:.1%} of the tokens validate "
             f"(val_fraction={self.val_fraction}){but}")
@@ -211,7 +211,7 @@ class WikiDataset:
             write_file(folder / "about.json", json.dumps(about))
         try:
             make_folder_once(path, fill, _is_whole)
-            log_path.unlink(missing_ok=True)
+            for log in root.glob(f"{path.name}.*part"): log.unlink()
         except OSError as e:
             raise BadInput(f"cannot keep the tokens in {root}: {e.strerror or e}; "
                            "name another folder with $DISTILL_NB_CACHE") from e

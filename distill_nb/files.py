@@ -30,7 +30,9 @@ def _disk_errors(path): # what is being written
     except Exception as e:
         known = isinstance(e, (OSError, SafetensorError, RuntimeError))
         if not known and type(e) is not Exception: raise # of tokenizers
-        raise BadInput(f"cannot write {path} ({first_line(e)}); make room or choose another"
+        why = first_line(e)
+        if isinstance(e, RuntimeError): why = f"the disk did not take all of it: {why}" # PyTorch
+        raise BadInput(f"cannot write {path} ({why}); make room or choose another"
                        " folder: what was saved before is whole") from e
 
 def _make_beside(path, fill):
@@ -273,6 +275,7 @@ def _save_picture(path, draw): # → a figure; whether it is there
     "A broken matplotlib, or the backend of another machine, costs the picture and nothing else."
     try: draw().savefig(path, dpi=150)
     except Exception as e:
+        Path(path).unlink(missing_ok=True) # half of one
         _log.warning(f"{path} cannot be drawn ({first_line(e)}); all else is there")
         return False
     return True

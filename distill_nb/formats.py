@@ -122,9 +122,13 @@ def _open_parquet(file, name, text_field="text"): # a path or an open file
     "The table; raises `BadInput` where it has no column of text with that name."
     import pyarrow.parquet as pq
     table = pq.ParquetFile(file, page_checksum_verification=True)
-    types = {field.name: str(field.type) for field in table.schema_arrow}
+    _check_column(table.schema_arrow, name, text_field)
+    return table
+
+def _check_column(schema, name, text_field): # of a table, from a file or the hub
+    types = {field.name: str(field.type) for field in schema}
     is_text = r"(large_)?string|dictionary<values=(large_)?string" # no list of them
-    if re.match(is_text, types.get(text_field, "")): return table
+    if re.match(is_text, types.get(text_field, "")): return
     found = ", ".join(f"{column} ({kind})" for column, kind in types.items())
     raise BadInput(f"{name} has no column {text_field!r} of strings, only {found}; "
                    "name the one with the articles with --text-field")
@@ -145,9 +149,25 @@ def _parquet_rows(path, reading): # → number of the row, text
     except (pa.ArrowException, OSError) as e:
         raise BadInput(f"{path} is not a whole parquet file ({first_line(e)})") from e
 
+def _arrow_rows(path, reading): # → number of the row, text
+    "A table as `datasets` keeps it, which is a stream, or as a file of its own kind."
+    import pyarrow as pa
+    n, name = 0, reading.text_field
+    with pa.memory_map(str(path)) as file:
+        is_stream = file.read(6) != b"ARROW1"
+        file.seek(0)
+        table = pa.ipc.open_stream(file) if is_stream else pa.ipc.open_file(file)
+        _check_column(table.schema, path, name)
+        numbers = () if is_stream else range(table.num_record_batches)
+        for batch in table if is_stream else map(table.get_batch, numbers):
+            batch.column(name).validate(full=True) # a spoilt one would be read beyond its end
+            yield from enumerate(_texts(batch.column(name)), n + 1)
+            n += len(batch)
+
 # %% ../nbs/engine/formats.ipynb #endings
 _ROWS = {".txt": _text_rows, ".jsonl": _json_rows, ".json": _json_rows, ".csv": _csv_rows,
-         ".tsv": _csv_rows, ".parquet": _parquet_rows}
+         ".tsv": _csv_rows, ".parquet": _parquet_rows, ".arrow": _arrow_rows}
+_TABLES = ".parquet", ".arrow" # whose content is no text
 _ENDINGS = ", ".join(_ROWS) # for messages
 
 def _format_of(path): # ".txt" for a.txt and for A.TXT.gz, or None
@@ -166,7 +186,7 @@ def _check_head(path): # of a file
     with _open_bytes(path) as f: head = f.read(1000)
     if reason := _left_by_lfs(head): raise BadInput(f"{path} is {reason}")
     is_utf16 = head[:2] in (b"\xff\xfe", b"\xfe\xff") or head.count(0) * 4 > len(head)
-    if is_utf16 and _format_of(path) != ".parquet":
+    if is_utf16 and _format_of(path) not in _TABLES:
         raise BadInput(f"{path} is not UTF-8 but UTF-16, it seems; convert it first: "
                        "iconv -f UTF-16 -t UTF-8")
 
@@ -181,7 +201,7 @@ def _first_bad_byte(path): # words for it, or None
 
 def _what_is_bad(path, n, text): # the number of the line; its text
     if isinstance(text, _Problem): return f"{path} line {n} {text}; mend it"
-    if found := _format_of(path) != ".parquet" and _first_bad_byte(path):
+    if found := _format_of(path) not in _TABLES and _first_bad_byte(path):
         return f"{path} is not UTF-8 ({found}); convert it first, with iconv for example"
     at = re.search("[\ud800-\udfff]", text)
     return (f"{path} line {n} has half a character ({ascii(at[0])[1:-1]} at character "

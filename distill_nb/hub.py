@@ -301,6 +301,7 @@ def load_pretrained(
     path = ASSETS / "teacher" if model_id == "tiny" else os.path.expanduser(model_id)
     try:
         if os.path.isdir(path): return _load_checked(kind, path, **kwargs)
+        if os.path.isfile(path): raise OSError("it is a file, and not the folder that it is in")
         if is_folder_name(path): raise OSError("there is no such folder")
         return _load_from_hub(kind, path, **kwargs)
     except Exception as e: # each library raises kinds of its own

@@ -62,14 +62,20 @@ def gap_report(sums:dict) -> dict: # nats per token, shares, bits per character
             report[f"{who}_bits_per_char"] = sums[f"{who}_ce"] / math.log(2) / chars
     return report
 
-_UNITS = dict(
-    student_ce="nats a token, the student on the labels",
-    teacher_ce="nats a token, the teacher on the labels",
-    teacher_entropy="nats a token: no student of this teacher gets its soft loss lower",
-    kl="nats a token between teacher and student, at temperature 1",
-    top1_agreement="share of tokens where both would say the same",
-    student_bits_per_char="bits a character: comparable between tokenizers",
-    teacher_bits_per_char="the same of the teacher")
+_WORDS = dict(
+    student_ce=("student's loss", "nats a token, on the labels"),
+    teacher_ce=("teacher's loss", "nats a token, on the labels"),
+    teacher_entropy=("teacher's entropy",
+                     "nats a token: no student of this teacher gets its soft loss lower"),
+    kl=("KL divergence", "nats a token, of the student from its teacher, at temperature 1"),
+    top1_agreement=("agreement", "% of the tokens: the same one is the likeliest for both"),
+    student_bits_per_char=("student's loss", "bits a character: comparable between tokenizers"),
+    teacher_bits_per_char=("teacher's loss", "bits a character"))
+
+def _in_rows(report:dict) -> str: # a line a number
+    shown = report | {k: 100 * report[k] for k in ("top1_agreement",) if k in report}
+    rows = [(*_WORDS[k], value) for k, value in shown.items()]
+    return "\n".join(f"  {name:<19}{value:8.4f} {unit}" for name, unit, value in rows)
 
 def _in_words(report:dict) -> str: # in one line
     losses = [f"{who} {report[f'{who}_ce']:.3f}" for who in ("student", "teacher")
@@ -150,6 +156,17 @@ class Meter:
         return rows
 
 # %% ../nbs/engine/meter.ipynb #record
+def _append_whole(path, lines):
+    "All of it or nothing, for the next row would stand behind half of one."
+    left = lines.encode()
+    with path.open("ab", buffering=0) as f:
+        size = f.tell()
+        try:
+            while left: left = left[f.write(left):] # a disk that gets full takes a part
+        except OSError:
+            f.truncate(size)
+            raise
+
 @patch
 def record(self:Meter, *rows): # of `metrics.jsonl`
     "Append to the history and to the file, and tell the trackers."
@@ -159,7 +176,7 @@ def record(self:Meter, *rows): # of `metrics.jsonl`
     path = self.folder / "metrics.jsonl"
     with _disk_errors(path):
         self.folder.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as f: f.writelines(json.dumps(row) + "\n" for row in rows)
+        _append_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
     for row in rows if self.accelerator else []: self.accelerator.log(_flat(row), row["step"])
 
 @patch

@@ -22,7 +22,9 @@ from .hub import load_pretrained
 from .measure import (
     _in_subprocess, _one_device_step, _peak_rss, _random_teacher)
 from .muon import _muon_flops
+from .runs import _check_positions
 from .student import StudentModel
+from .teacher import _learned_positions
 from .trainer import StudentWithLoss, make_optimizer
 
 # %% ../nbs/tools/plan.ipynb #cell-08
@@ -95,12 +97,16 @@ class TeacherShape(NamedTuple):
         "The most its forward pass holds: four streams; gate, up and their product."
         return tokens * (3 * self.intermediate_size + 4 * self.hidden_size)
 
-def teacher_shape(model_id) -> TeacherShape: # as `TeacherModel` takes it
+def teacher_shape(model_id, # as `TeacherModel` takes it
+                  seq_len=None, # that it must be able to read, if given
+                  ) -> TeacherShape:
     "From the teacher's configuration alone; no weights are read."
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     if model_id == "Qwen/Qwen2.5-0.5B": return TeacherShape()
     config = load_pretrained(AutoConfig, model_id)
     with torch.device("meta"): model = AutoModelForCausalLM.from_config(config)
+    if seq_len and (positions := _learned_positions(model)):
+        _check_positions(model_id, positions, seq_len, load_pretrained(AutoTokenizer, model_id))
     width = getattr(config, "intermediate_size", 4 * config.hidden_size)
     return TeacherShape(model.num_parameters(), config.vocab_size, config.hidden_size,
                         config.num_hidden_layers, config.tie_word_embeddings, width)

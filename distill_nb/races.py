@@ -14,7 +14,7 @@ import torch
 from .config import BadInput, ModelConfig
 from .data import WikiDataset, _batches, _fast_tokenizer
 from .export import to_llama
-from .formats import Reading
+from .formats import _ENDINGS, Reading
 from .generator import TextGenerator
 from .measure import _extra_memory, _in_subprocess, _seconds, race
 from .peers import (
@@ -147,7 +147,7 @@ def _bench_data(dataset="tiny", tokenizer="tiny", tiny=False) -> dict:
     tokenizer, files = _fast_tokenizer(tokenizer), local_files(dataset)
     if files is None:
         raise BadInput(f"{dataset} is no file or folder here; "
-                       "give a .txt, .jsonl or .parquet file of articles")
+                       f"give a {_ENDINGS} file of articles, or a folder of them")
     articles = list(take_mb(Reading().read(files.train), 50))
     if dataset == "tiny" and not tiny: articles *= 8
     with (tempfile.TemporaryDirectory() as folder,

@@ -75,18 +75,19 @@ def _check_teacher(teacher, data):
     if len(teacher.head_weight) < n:
         raise BadInput(f"the teacher {teacher.model_id} has {len(teacher.head_weight)} rows in its "
                        f"head, fewer than the {n} tokens of its tokenizer")
-    _check_positions(teacher, data)
+    positions = getattr(teacher, "positions", None) # vectors that it has learned
+    _check_positions(teacher.model_id, positions, data.seq_len, data.tokenizer)
     limit = getattr(teacher.model.config, "max_position_embeddings", None)
     if limit and limit < data.seq_len:
         _log.warning(f"the teacher {teacher.model_id} was made for {limit} tokens; "
                      f"with seq_len={data.seq_len} its answers get worse")
 
-def _check_positions(teacher, data):
-    positions = getattr(teacher, "positions", None) # vectors that it has learned
-    needed = data.seq_len + len(_start_ids(data.tokenizer))
-    if positions and positions < needed:
-        raise BadInput(f"the teacher {teacher.model_id} has {positions} positions, and "
-                       f"seq_len={data.seq_len} takes {needed}; cut shorter blocks (max_seq_len)")
+def _check_positions(model_id, positions, seq_len, tokenizer):
+    if not positions: return
+    needed = seq_len + len(_start_ids(tokenizer))
+    if positions < needed:
+        raise BadInput(f"the teacher {model_id} has {positions} positions, and "
+                       f"seq_len={seq_len} takes {needed}; cut shorter blocks (max_seq_len)")
 
 # %% ../nbs/engine/runs.ipynb #describe
 def describe_run(student, teacher, data, **settings) -> RunConfig:

@@ -7,12 +7,12 @@ __all__ = ['Saver', 'checkpoint_bytes', 'run_identity', 'snapshot', 'restore', '
            'check_same_tokens']
 
 # %% ../nbs/engine/saver.ipynb #imports
-import hashlib, math, threading
+import copy, hashlib, math, threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 import torch
 from .checkpoint import prune, step_folder, write_manifest
-from .config import BadInput, ModelConfig, TrainingConfig
+from .config import BadInput, ModelConfig, TrainingConfig, _full_path
 from .device import shard_like, unshard
 from .files import _disk_errors, _flush, check_room, first_line, write_whole
 from .hub import load_pretrained
@@ -78,7 +78,7 @@ _DATA_IDENTITY = "blocks", "seq_len", "data_seed", "tokens" # another one is ano
 def run_identity(data, teacher, seed, total_steps) -> dict:
     "What decides a step, beside the settings: above all the text, wherever it lies."
     tokens = getattr(data.train, "dataset", data.train).tokens
-    return dict(source=data.source, blocks=len(data.train), seq_len=data.seq_len,
+    return dict(source=_full_path(data.source), blocks=len(data.train), seq_len=data.seq_len,
                 data_seed=data.seed, tokens=hashlib.sha256(memoryview(tokens)).hexdigest()[:16],
                 seed=seed, total_steps=total_steps, teacher=teacher and teacher.model_id)
 
@@ -191,7 +191,9 @@ def check_resumable(trainer, checkpoint, saved:dict) -> list: # as of `check_sam
     "Raise `BadInput` where a checkpoint is of another model, other tokens or other data."
     _check_same_model(checkpoint, trainer.student.config)
     check_same_tokens(checkpoint, trainer.data.tokenizer)
-    return check_same_run(checkpoint, saved, trainer.config, trainer.saver.identity,
+    identity = dict(trainer.saver.identity)
+    _take_place(copy.copy(trainer.place), saved, trainer.run, identity) # how long it really gets
+    return check_same_run(checkpoint, saved, trainer.config, identity,
                           trainer.place.blocks_per_step)
 
 def _check_same_model(checkpoint, config:ModelConfig):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from .config import BadInput
 from .files import ASSETS, LateBar, first_line
-from .formats import _ENDINGS, _format_of, _name_some, _open_parquet
+from .formats import _ENDINGS, _clean_text, _format_of, _name_some, _open_parquet
 from .hub import Damaged, check_hub, http_status, in_vain, is_folder_name
 from .hub import one_line, retry, stream_range
 
@@ -20,7 +20,7 @@ from .hub import one_line, retry, stream_range
 _log = logging.getLogger("distill_nb")
 
 # %% ../nbs/engine/sources.ipynb #readers
-_ABOUT = r"(readme|licen[cs]e|notice|changelog|citation|dataset_infos?|state)\b"
+_ABOUT = r"(readme|licen[cs]e|notice|changelog|citation|dataset_(infos?|dict)|state)\b"
 
 def _kind_of(path): # what it is, where it is no file with content; or nothing
     try: mode = path.stat().st_mode
@@ -32,6 +32,7 @@ def _kind_of(path): # what it is, where it is no file with content; or nothing
 def _why_passed_over(path): # or nothing
     if reason := _kind_of(path): return reason
     if re.match(_ABOUT, path.stem, re.I): return "about the data"
+    if re.match(r"cache-\w+\.arrow", path.name): return "what datasets has computed"
     if not _format_of(path): return f"ending {path.suffix}" if path.suffix else "no ending"
     return "" if path.stat().st_size else "empty"
 
@@ -130,8 +131,12 @@ def _local_folder(folder, name) -> LocalFiles:
 def local_files(source, # a file, a folder of files, "tiny", or a data set id
                 name=""): # of a configuration, for a folder that has several
     "The data files that `source` means, or None for an id; `BadInput` if they are missing."
+    if not isinstance(source, str | os.PathLike):
+        raise BadInput(f"source is a {type(source).__name__} and no name; write it to a file, with "
+                       "to_parquet or save_to_disk for example, and give that")
+    source = str(source)
     if source == "tiny": return LocalFiles([ASSETS / "tiny.txt.xz"])
-    if not str(source).strip():
+    if not source.strip():
         raise BadInput("the name of the data is empty; "
                        "give a file, a folder or a data set id")
     path = Path(os.path.expanduser(source))
@@ -142,14 +147,22 @@ def local_files(source, # a file, a folder of files, "tiny", or a data set id
         raise BadInput(f"{source} holds no {_ENDINGS} file to train on"
                        f"{', only ' * bool(there)}{there}; put one there or name another folder")
     if path.exists() or path.is_symlink(): return LocalFiles([_checked_file(path, name)])
-    if not _format_of(path) and not is_folder_name(str(source)): return None
+    if reason := _why_no_name(source): raise BadInput(f"{source} {reason}")
+    if not _format_of(path) and not is_folder_name(source): return None
     raise BadInput(f"data file {source} does not exist; give a {_ENDINGS} file, "
                    "a folder of them, or a data set id")
+
+def _why_no_name(source): # of what is not there; or nothing
+    hub = r"(?:https?://(?:huggingface|hf)\.co|hf:/)/datasets/([\w.-]+/[\w.-]+)"
+    if found := re.match(hub, source): return f"is an address; give the id alone: {found[1]}"
+    if "://" in source: return "is an address; fetch what is there, and give the file or folder"
+    if re.search(r"[*?[]", source): return "is a pattern; give the folder that the files are in"
 
 def _checked_file(path, name):
     if reason := _kind_of(path): raise BadInput(f"{path} is {reason}; give a file or a folder")
     if not _format_of(path):
-        raise BadInput(f"{path} has the ending {path.suffix!r}; data files are {_ENDINGS}, "
+        ending = f"the ending {path.suffix!r}" if path.suffix else "no ending"
+        raise BadInput(f"{path} has {ending}; data files are {_ENDINGS}, "
                        "also packed as .gz, .bz2, .xz or .zst")
     if name in ("", _DEFAULT): return path
     raise BadInput(f"{path} is a file and has no configuration {name!r}; "
@@ -249,62 +262,77 @@ class _ArticleLog:
         self.file.flush()
 
 # %% ../nbs/engine/sources.ipynb #card
-def _train_files_from_card(card, name): # the settings of a data set; its configuration
-    "Patterns of the training files, or none where the card does not say."
+def _split_named(names, split): # train or valid
+    "The one of its usual name, else the first that is called so; or None."
+    usual = dict(train="train", valid="validation")[split]
+    found = [name for name in names if _split_of([str(name)]) == split]
+    return usual if usual in found else next(iter(found), None)
+
+def _files_from_card(card, name, split): # the settings of a data set; its configuration
+    "Patterns of the files of a split, or None where the card does not say."
     for config in card.get("configs") or []:
         if config.get("config_name") != name: continue
         files = config.get("data_files")
-        for f in files if isinstance(files, list) else []: # cards are written by hand
-            if not isinstance(f, dict) or f.get("split") != "train": continue
-            patterns = [f["path"]] if isinstance(f["path"], str) else f["path"]
-            any_depth = any("**" in p for p in patterns) # `datasets` knows how
-            return [] if any_depth else patterns
-    return []
+        files = files if isinstance(files, list) else [] # cards are written by hand
+        paths = {f.get("split"): f.get("path") for f in files if isinstance(f, dict)}
+        if not paths.get(_split_named(paths, "train")): return None
+        patterns = paths.get(_split_named(paths, split), [])
+        if isinstance(patterns, str): patterns = [patterns]
+        any_depth = any("**" in p for p in patterns) # `datasets` knows how
+        return None if any_depth else patterns
+    return None
 
 def _matches(path, pattern): # `*` stays within a folder, and fnmatch's does not
     return path.count("/") == pattern.count("/") and fnmatch(path, pattern)
 
-def _files_from_datasets(source, name):
+def _files_from_datasets(source, name, split): # or None where it does not know
     import datasets
-    found = datasets.load_dataset_builder(source, name).config.data_files or {}
+    found = datasets.load_dataset_builder(source, name).config.data_files
+    if not found: return None
     address = r"hf://datasets/([^@]+)@([^/]+)/(.+)"
-    parts = [re.fullmatch(address, str(f)) for f in found.get("train", [])]
-    return [list(m.groups()) for m in parts] if all(parts) else []
+    parts = [re.fullmatch(address, str(f)) for f in found.get(_split_named(found, split), [])]
+    return [list(m.groups()) for m in parts] if all(parts) else None
 
 # %% ../nbs/engine/sources.ipynb #hubfiles
-def _hub_files(source, name): # [[repository, commit, path], …]
-    "The training files of a data set on the hub, or None where not all are parquet."
+def _hub_files(source, name, split="train"): # or valid; [[repository, commit, path], …]
+    "The files of a split of a data set on the hub, or None where not all are parquet."
     from huggingface_hub import HfApi, constants
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     about = retry(source, lambda: HfApi().dataset_info(source, timeout=timeout))
     card = about.card_data.to_dict() if about.card_data else {}
-    patterns = _train_files_from_card(card, name)
+    patterns = _files_from_card(card, name, split)
+    if patterns == [] and split == "valid": return []
     paths = sorted(s.rfilename for s in about.siblings)
-    paths = [path for path in paths if any(_matches(path, p) for p in patterns)]
+    paths = [path for path in paths if any(_matches(path, p) for p in patterns or [])]
     files = [[source, about.sha, path] for path in paths]
-    if not files: files = _files_from_datasets(source, name)
-    return files if files and all(f[-1].endswith(".parquet") for f in files) else None
+    if not files: files = _files_from_datasets(source, name, split)
+    if files is None or split == "train" and not files: return None
+    return files if all(f[-1].endswith(".parquet") for f in files) else None
 
-def _hub_rows(source, name, text_field): # text, where the files are not parquet
+def _hub_rows(source, name, text_field, split): # text, where the files are not parquet
     "Whatever `datasets` can stream. It begins anew when it is interrupted."
     import datasets
     datasets.config.STREAMING_READ_MAX_RETRIES = 3 # a minute and a half instead of ten
-    for row in datasets.load_dataset(source, name, split="train", streaming=True):
+    if split == "train": rows = datasets.load_dataset(source, name, split=split, streaming=True)
+    else:
+        parts = datasets.load_dataset(source, name, streaming=True)
+        rows = parts.get(_split_named(parts, split), [])
+    for row in rows:
         if not isinstance(row.get(text_field, 0), str | None):
             raise BadInput(f"data set {source} has no column {text_field!r} of strings, only "
                            f"{', '.join(row)}; name the one with the articles with --text-field")
         yield row[text_field]
 
 # %% ../nbs/engine/sources.ipynb #logged
-def _logged_articles(source, name, article_log:_ArticleLog, text_field):
+def _logged_articles(source, name, article_log:_ArticleLog, text_field, split):
     "What came before, then what comes now and goes to the log."
     before = article_log.read()
     files, start = next(before, None), (0, 0)
     if files is None:
         check_hub(source)
-        files = _hub_files(source, name)
+        files = _hub_files(source, name, split)
         if files is None:
-            yield from _hub_rows(source, name, text_field)
+            yield from _hub_rows(source, name, text_field, split)
             return
         article_log.add(files)
     for i, group, articles in before:
@@ -322,10 +350,11 @@ def _logged_articles(source, name, article_log:_ArticleLog, text_field):
 def hub_articles(source, # data set id
                  name,  # its configuration
                  path,  # of a log of what has come, until all of it has
-                 text_field="text"): # the column with the articles
+                 text_field="text", # the column with the articles
+                 split="train"): # or valid
     "The articles of a data set on the hub; raises `BadInput` where it is not reached."
     article_log = _ArticleLog(path)
-    try: yield from _logged_articles(source, name, article_log, text_field)
+    try: yield from _logged_articles(source, name, article_log, text_field, split)
     except BadInput: raise
     except Exception as e:
         if http_status(e) == 404: article_log.file.truncate(0) # that version is gone
@@ -334,3 +363,14 @@ def hub_articles(source, # data set id
                        "the id and the connection, give a local file with --dataset, or use "
                        "--preset tiny, which needs no network") from e
     finally: article_log.file.close()
+
+def _hub_parts(source, name, text_field, path, # as for `hub_articles`
+               sample_mb, val_fraction, notes): # a list: what there is to say is added
+    "Training articles, and those of the validation split, where it has one itself."
+    def take(split, path, mb):
+        found = hub_articles(source, name, path, text_field, split)
+        return list(take_mb((text and _clean_text(text) for text in found), mb, notes))
+    own = sample_mb * val_fraction
+    if valid := take("valid", path.with_suffix(".valid.part"), own):
+        notes.append("validation is the split that the data set has for it")
+    return take("train", path, sample_mb - own if valid else sample_mb), valid

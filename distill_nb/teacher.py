@@ -62,7 +62,8 @@ class TeacherModel(nn.Module):
         if not logits.isfinite().all():
             raise BadInput(f"{self.model_id!r} answers with numbers that are not finite in"
                            f" {logits.dtype}: its weights are damaged or too large for it")
-        if (product - logits).abs().max() > 0.01 * logits.abs().max():
+        capped = getattr(self.model.config, "final_logit_softcapping", None) # felt by large ones
+        if capped or (product - logits).abs().max() > 0.01 * logits.abs().max():
             raise BadInput(f"{self.model_id!r} does something to its logits that this project"
                            " does not repeat (a scale, a cap or a bias); choose a teacher of"
                            " Qwen's or Llama's kind")
@@ -103,8 +104,11 @@ class TeacherModel(nn.Module):
     @property
     def positions(self): # None where there are none: RoPE needs none
         "How many positions it has learned a vector for, as GPT-2 has."
-        longest = getattr(self.model.config, "max_position_embeddings", None) or 0
-        tables = [m for m in self.model.modules() if isinstance(m, nn.Embedding)]
-        tables.remove(self.model.get_input_embeddings())
-        own = [t for t in tables if longest <= len(t.weight) <= longest + 8] # OPT has 2 more
-        return longest if longest and own else None
+        return _learned_positions(self.model)
+
+def _learned_positions(model): # of transformers
+    longest = getattr(model.config, "max_position_embeddings", None) or 0
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    tables.remove(model.get_input_embeddings())
+    own = [t for t in tables if longest <= len(t.weight) <= longest + 8] # OPT has 2 more
+    return longest if longest and own else None

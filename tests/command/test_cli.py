@@ -19,7 +19,7 @@ def bad(tmp_path_factory, teacher_folder):
     (folder / "empty.txt").write_text("")
     (folder / "gbk.txt").write_bytes("中国的名胜\n\n北京的名胜".encode("gbk"))
     (folder / "short.txt").write_text("中国\n\n北京", encoding="utf-8")
-    (folder / "data.doc").write_text("text\n中国")
+    for name in ("data.doc", "wiki_00"): (folder / name).write_text("text\n中国")
     (folder / "column.jsonl").write_text('{"content": "中国"}\n', encoding="utf-8")
     (folder / "broken.jsonl").write_text('{"text": \n')
     (folder / "broken.parquet").write_text("PAR1")
@@ -92,6 +92,7 @@ BAD_RUNS = [  # flags after those of a good run
      "{bad}/missing.txt does not exist", "give a .txt, .jsonl, .json, .csv"),
     ("--dataset {bad}/empty.txt", "{bad}/empty.txt gave 0 article(s)", "at least 2 are needed"),
     ("--dataset {bad}/gbk.txt", "{bad}/gbk.txt is not UTF-8", "convert it"),
+    ("--dataset {bad}/wiki_00", "{bad}/wiki_00 has no ending", ".txt, .jsonl, .json"),
     ("--dataset {bad}/data.doc", "{bad}/data.doc has the ending '.doc'", ".txt, .jsonl, .json"),
     ("--dataset {bad}/column.jsonl", "{bad}/column.jsonl line 1", "'text'"),
     ("--dataset {bad}/broken.jsonl", "{bad}/broken.jsonl line 1", "JSON"),
@@ -103,6 +104,7 @@ BAD_RUNS = [  # flags after those of a good run
     ("--batch-size 9999", "batch_size=9999", "give a batch of 1 to"),
     ("--vocab-size 100", "vocab_size=100 is less than the 4096 tokens", "raise it"),
     ("--teacher {bad}/nope", "'{bad}/nope'", "there is no such folder"),
+    ("--teacher {bad}/no-weights/config.json", "it is a file, and not the folder that it is in"),
     ("--teacher {bad}/no-weights",
      "'{bad}/no-weights'", "model.safetensors", "a model folder with its weights"),
     ("--teacher {bad}/damaged", "'{bad}/damaged'", "a model folder with its weights"),
@@ -460,10 +462,16 @@ def test_generate_writes_the_prompt_and_what_follows(run_folder, capfd):
 
 def test_evaluate_agrees_with_the_trainer(run_folder, capfd):
     assert main(["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]) == 0
-    report = {line.split()[0]: float(line.split()[1])
-              for line in capfd.readouterr().out.splitlines()[1:]}
+    _, *lines = capfd.readouterr().out.splitlines()
+    names, rest = zip(*(re.fullmatch(r"  ([a-zA-Z' ]+?) +(\d.*)", line).groups() for line in lines))
+    numbers, units = zip(*(words.split(" ", 1) for words in rest))
     valid = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])["valid"]
-    assert report == pytest.approx(valid, abs=1e-3)
+    shown = valid | dict(top1_agreement=100 * valid["top1_agreement"])
+    assert [float(n) for n in numbers] == pytest.approx(list(shown.values()), abs=1e-3)
+    assert list(zip(names, (unit.split()[0] for unit in units))) == [
+        ("student's loss", "nats"), ("teacher's loss", "nats"), ("teacher's entropy", "nats"),
+        ("KL divergence", "nats"), ("agreement", "%"), ("student's loss", "bits"),
+        ("teacher's loss", "bits")]
 
 
 def test_export_loads_in_transformers_with_the_same_logits(run_folder, tmp_path, capfd):

@@ -38,14 +38,23 @@ def test_a_locale_without_chinese(train_flags, tmp_path):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("ACCELERATE_MIXED_PRECISION", "foo"), ("ACCELERATE_DYNAMO_BACKEND", "foo"),
-    ("ACCELERATE_USE_CPU", "maybe"), ("HF_HUB_DOWNLOAD_TIMEOUT", "abc"), ("TORCH_LOGS", "foo")])
+    ("ACCELERATE_DYNAMO_BACKEND", "foo"), ("ACCELERATE_USE_CPU", "maybe"),
+    ("HF_HUB_DOWNLOAD_TIMEOUT", "abc"), ("TORCH_LOGS", "foo")])
 def test_variables_with_wrong_values(name, value, train_flags, tmp_path):
+    "A library that does not start with it is told in one line that names the variable."
     argv = [*train_flags, "--checkpoint-dir", "run"]
     status, err = run_in(argv, tmp_path, **{name: value})
-    assert "Traceback" not in err and "another device before" not in err
-    if status == 0: return  # the library has found a way of its own
-    assert status == 2 and name in err.splitlines()[-1], err
+    assert status == 2 and "Traceback" not in err and "another device before" not in err, err
+    line = err.splitlines()[-1]
+    assert line.startswith("distill_nb: ") and "does not start" in line and name in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_variable_that_is_not_asked(train_flags, tmp_path):
+    "The precision of a run is decided by its device."
+    argv = [*train_flags, "--checkpoint-dir", "run"]
+    status, err = run_in(argv, tmp_path, ACCELERATE_MIXED_PRECISION="foo")
+    assert status == 0 and len(steps(tmp_path / "run")) == 10, err
 
 
 def test_a_picture_is_never_worth_a_run(tmp_path):

@@ -24,7 +24,7 @@ def test_damaged_tokens_are_made_anew(how, run_folder, text_file, tmp_path, monk
     assert main(evaluate) == 0 and capfd.readouterr().out == first
 
 
-def test_data_named_from_another_folder(train_flags, text_file, tmp_path, monkeypatch):
+def test_data_named_from_another_folder(train_flags, text_file, tmp_path, monkeypatch, capfd):
     "A run remembers where its data were, not how they were named."
     (tmp_path / "a").mkdir()
     shutil.copy(text_file, tmp_path / "a/my.txt")
@@ -33,3 +33,6 @@ def test_data_named_from_another_folder(train_flags, text_file, tmp_path, monkey
     assert main(flags) == 0
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", "--checkpoint", "a/run", "--eval-batches", "1"]) == 0
+    assert main(["train", "--checkpoint-dir", "a/run", "--resume", "--max-steps", "3"]) == 0
+    told, = (line for line in capfd.readouterr().err.splitlines() if "going on from" in line)
+    assert "total_steps 2 → 3" in told and "source" not in told

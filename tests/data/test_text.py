@@ -116,6 +116,39 @@ def test_what_lies_beside_is_read_or_named(tmp_path, said):
     assert "5 files read in the order of their paths, 150 articles" in said()
 
 
+def arrow(path, texts, kind=pa.ipc.new_stream):
+    table = pa.table(dict(text=texts))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with kind(str(path), table.schema) as f: f.write_table(table, max_chunksize=10)
+    return path
+
+
+def test_what_datasets_saves_is_read(tmp_path, said):
+    "`save_to_disk` leaves notes beside the text, and `map` what it has computed."
+    for part in ("train", "validation"):
+        arrow(tmp_path / part / "data-00000-of-00001.arrow", prose(part))
+        for note in ("state", "dataset_info"): put(tmp_path / part / f"{note}.json", "{}")
+    arrow(tmp_path / "train/cache-0123456789abcdef.arrow", prose("again"))
+    put(tmp_path / "dataset_dict.json", '{"splits": ["train", "validation"]}')
+    assert kinds(tmp_path) == [{"train"}, {"validation"}]
+    assert "cache-0123456789abcdef.arrow (what datasets has computed)" in said()
+    assert "dataset_dict.json (about the data)" in said()
+    assert kinds(tmp_path / "train/data-00000-of-00001.arrow") == [{"train"}] * 2
+    assert kinds(arrow(tmp_path / "b.arrow", prose("b"), pa.ipc.new_file)) == [{"b"}] * 2
+    with pytest.raises(BadInput, match="no column 'title' of strings, only text"):
+        opened(tmp_path / "b.arrow", text_field="title")
+
+
+@pytest.mark.parametrize("kind", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_damaged_arrow_files(kind, tmp_path):
+    "Cut off anywhere, or with a byte that is another: an error, or text, and no crash."
+    whole = arrow(tmp_path / "a.arrow", prose("a", 20), kind).read_bytes()
+    for n in range(0, len(whole), 97):
+        for bad in (whole[:n], whole[:n] + bytes([whole[n] ^ 255]) + whole[n + 1:]):
+            try: [*Reading(on_bad_text="skip").read([put(tmp_path / "b.arrow", bad)])]
+            except BadInput as e: assert "b.arrow" in str(e) and "\n" not in str(e)
+
+
 def test_many_small_files_are_an_article_each(tmp_path, said):
     for i in range(20):
         put(tmp_path / f"{i}.txt", "\n\n".join(f"文章{i}的第{j}段，讲铁和铜的用途。" for j in range(4)))
@@ -246,6 +279,19 @@ def test_a_quotation_mark_that_swallows_the_rest_is_refused(tmp_path):
 
 
 # What is no file
+
+@pytest.mark.parametrize("source, told", [
+    ("texts/*.txt", "is a pattern; give the folder"),
+    ("https://example.com/a.txt", "is an address; fetch what is there"),
+    ("s3://bucket/a.parquet", "is an address; fetch what is there"),
+    ("https://huggingface.co/datasets/wikimedia/wikipedia/tree/main",
+     "give the id alone: wikimedia/wikipedia$"),
+    ("hf://datasets/org/text", "give the id alone: org/text$"),
+    (pa.table(dict(text=["a"])), "is a Table and no name; write it to a file"),
+    (["a.txt", "b.txt"], "is a list and no name")], ids=str)
+def test_what_names_no_file_is_told_what_to_give(source, told):
+    with pytest.raises(BadInput, match=told): WikiDataset(source, seq_len=8, tokenizer="tiny")
+
 
 def test_what_is_no_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")

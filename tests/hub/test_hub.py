@@ -3,6 +3,7 @@
 The stand-in of tests/hub/rehearsal plays the faults and counts them.
 """
 import json, os, pickle, re, shutil, signal, subprocess, sys, time
+from hashlib import sha256
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -41,6 +42,7 @@ for line in sys.stdin:
         elif what.startswith("data"):
             name = what[5:] or "zh"
             source = "PLAIN" if name == "default" else "DATA"
+            if "/" in name: source, name = name.rsplit("/", 1)
             kept = data.WikiDataset(source, name, sample_mb=1000, seq_len=32, tokenizer=tiny,
                                     cache_dir=folder)
             parts = (kept.train.tokens.tobytes(), kept.valid.tokens.tobytes())
@@ -94,7 +96,26 @@ def material(teacher_folder, tmp_path_factory):
     rows.mkdir()
     lines = "\n".join(json.dumps(dict(text=a)) for a in articles)
     (rows / "train-0.jsonl").write_text(lines, encoding="utf-8")
+    for name in ("org/named", "org/unnamed", "org/rows"):
+        put_splits(root / "datasets" / name, articles, name)
     return root
+
+
+def put_splits(folder, articles, name):
+    "A data set with a validation split, by its card or by the names of its files alone."
+    import pyarrow as pa, pyarrow.parquet as pq
+    (folder / "data").mkdir(parents=True)
+    for split, some in dict(train=articles[:900], validation=articles[900:]).items():
+        path = folder / f"data/{split}-0"
+        if name == "org/rows":
+            lines = "\n".join(json.dumps(dict(text=a)) for a in some)
+            path.with_suffix(".jsonl").write_text(lines, encoding="utf-8")
+        else: pq.write_table(pa.table(dict(text=some)), path.with_suffix(".parquet"))
+    splits = "".join(f"  - split: {split}\n    path: data/{split}-*\n"
+                     for split in ("train", "validation"))
+    card = f"configs:\n- config_name: default\n  data_files:\n{splits}"
+    if name != "org/named": card = "license: mit\n"
+    (folder / "README.md").write_text(f"---\n{card}---\n")
 
 
 class Client:
@@ -241,6 +262,20 @@ def test_data_whose_card_lists_no_files(hub, client, good, tmp_path):
     hub.play()
     assert client("data default", tmp_path)["result"] == good["data"]["result"]
     assert hub.sent("train-00000") < 70_000 < hub.sent("train-00001"), hub.since()
+
+
+def test_a_split_for_validation_validates(hub, client, material, tmp_path, cache_folder):
+    "However the hub says which files it is; and the same of a copy in a folder."
+    from distill_nb.data import WikiDataset
+    hub.play()
+    copy = WikiDataset(str(material / "datasets/org/rows"), "", 1000, 32, "tiny")
+    wanted = [sha256(part.tokens.tobytes()).hexdigest() for part in (copy.train, copy.valid)]
+    for name in ("named", "unnamed", "rows"):
+        done = client(f"data org/{name}/default", tmp_path / name)
+        assert done["result"] == wanted, (name, done)
+        assert any("is the split that the data set has" in line for line in done["lines"]), done
+        assert not any("far from" in line for line in done["lines"]), done
+        assert not list((tmp_path / name).glob("*.part"))
 
 
 def test_hub_that_knows_no_ranges(hub, client, good, tmp_path):

@@ -7,11 +7,12 @@ import numpy as np, pytest, torch
 from tokenizers import Tokenizer, decoders, models, normalizers
 from tokenizers import pre_tokenizers, processors, trainers
 from transformers import (
-    AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig,
-    LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
-    Qwen2ForSequenceClassification, Qwen2Model)
+    AutoConfig, AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, GPT2Config,
+    GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config,
+    Qwen2ForCausalLM, Qwen2ForSequenceClassification, Qwen2Model)
 from transformers.utils import logging as hf_logging
 from distill_nb.cache import cache_teacher
+from distill_nb.cli import main
 from distill_nb.config import BadInput, ModelConfig, TrainingConfig
 from distill_nb.data import WikiDataset
 from distill_nb.export import save_hf
@@ -259,15 +260,28 @@ def test_a_tokenizer_that_leaves_numbers_out(make, read, tmp_path):
     with pytest.raises(BadInput, match="fewer than the 601"): student(teacher.tokenizer, 600)
 
 
-def test_a_teacher_with_fewer_positions_than_a_block(make, read):
+def test_a_teacher_with_fewer_positions_than_a_block(make, read, capfd):
     config = GPT2Config(vocab_size=500, n_positions=32, n_embd=16, n_layer=1, n_head=2)
-    teacher = TeacherModel(make(GPT2LMHeadModel(config), gpt2_kind()), "cpu")
+    folder = make(GPT2LMHeadModel(config), gpt2_kind())
+    teacher = TeacherModel(folder, "cpu")
     short, long = read(teacher.tokenizer, 32), read(teacher.tokenizer, 33)
     ours = student(teacher.tokenizer, 500).model
     DistillationTrainer(ours, teacher, short, device="cpu", progress=False)
     for use in (lambda: DistillationTrainer(ours, teacher, long, device="cpu", progress=False),
                 lambda: cache_teacher(teacher, long)):
         with pytest.raises(BadInput, match="has 32 positions, and seq_len=33"): use()
+    plan = ["plan", "--preset", "tiny", "--teacher", folder, "--vocab-size", "500",
+            "--dataset", "org/text", "--tflops", "1", "--max-seq-len"]
+    assert main([*plan, "33"]) == 2 and "has 32 positions" in capfd.readouterr().err
+    assert main([*plan, "32"]) == 0
+
+
+@pytest.mark.parametrize("cap", [30.0, None])
+def test_a_cap_on_the_logits_is_seen_where_none_reaches_it(cap, make):
+    config = Gemma2Config(vocab_size=500, head_dim=8, final_logit_softcapping=cap, **SMALL)
+    folder = make(Gemma2ForCausalLM(config), gpt2_kind())
+    if cap is None: return TeacherModel(folder, "cpu")
+    with pytest.raises(BadInput, match="a scale, a cap or a bias"): TeacherModel(folder, "cpu")
 
 
 def test_a_checkpoint_with_a_large_vocabulary_raises_no_alarm(tmp_path):

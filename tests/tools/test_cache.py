@@ -117,11 +117,14 @@ def test_truncated_or_grown_it_is_finished(size, data, teacher, asked):
 
 @pytest.mark.parametrize("file", [STAMP, HIDDEN])
 @pytest.mark.parametrize("content", [None, b"", b"[1]", b'{"stamp": 1, "done": 2}'])
-def test_without_a_readable_stamp_or_file_it_is_made_anew(file, content, data, teacher):
+def test_without_a_readable_stamp_or_file_it_is_made_anew(file, content, data, teacher, caplog):
+    "A note that is damaged is told, once; one that is not there is no damage."
     _, folder = ask(teacher, data)
     (folder / file).unlink()
     if content is not None: (folder / file).write_bytes(content)
     assert_right(ask(teacher, data)[0], teacher)
+    told = caplog.text.count(f"{folder / STAMP} is damaged")
+    assert told == (file == STAMP and content is not None)
 
 
 def test_too_small_a_disk_is_told_first(data, teacher, asked, monkeypatch, tmp_path):

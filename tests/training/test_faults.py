@@ -399,7 +399,8 @@ def test_a_checkpoint_from_before_that_goes_on_as_it_began(make):
 
 def test_after_a_finished_epoch_the_batch_may_be_another(make, parts, caplog):
     """However many blocks an epoch has: the next one begins with the new size, and all epochs
-    are made."""
+    are made, as many steps as it says."""
+    caplog.set_level("INFO")
     blocks = len(parts[1].train)
     first = make(max_steps=None, num_epochs=1, save_interval=1000, eval_interval=1000)
     first.fit()
@@ -410,6 +411,7 @@ def test_after_a_finished_epoch_the_batch_may_be_another(make, parts, caplog):
     assert (again.place.epoch, again.place.epoch_step) == (1, 0)
     again.fit()
     assert again.place.step == again.place.total_steps == blocks // 2 + blocks // 5
+    assert f"total_steps {blocks // 2} → {again.place.total_steps}" in caplog.text
     with pytest.raises(BadInput, match="blocks into its epoch"):
         middle = make("middle", max_steps=6, num_epochs=1)
         middle.fit()
