@@ -98,8 +98,7 @@ class TeacherShape(NamedTuple):
         return tokens * (3 * self.intermediate_size + 4 * self.hidden_size)
 
 def teacher_shape(model_id, # as `TeacherModel` takes it
-                  seq_len=None, # that it must be able to read, if given
-                  ) -> TeacherShape:
+                  seq_len=None) -> TeacherShape: # that it must be able to read, if given
     "From the teacher's configuration alone; no weights are read."
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     if model_id == "Qwen/Qwen2.5-0.5B": return TeacherShape()
@@ -196,8 +195,7 @@ def _count_peaks(*settings): return _peaks(_step_memory(*settings))
 def _all_peaks(config, training, teacher, gradient_checkpointing=False, accumulate=1,
                gpu=True, optimizer="adamw") -> dict: # as `_step_memory` → as `_peaks`
     batches = min(accumulate, 2) # with more it is the same
-    return _count_peaks(config, training, teacher, gradient_checkpointing, batches, gpu,
-                        optimizer)
+    return _count_peaks(config, training, teacher, gradient_checkpointing, batches, gpu, optimizer)
 
 def peak_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,
                 *args, **settings, # gradient_checkpointing, accumulate, gpu, optimizer
@@ -250,8 +248,7 @@ def _counted_step(*args, **settings) -> dict: # of `_step_memory`; phase → byt
 def step_flops(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,
                gradient_checkpointing:bool=False, accumulate:int=1,
                teacher_cache:bool=False, # only its head is multiplied
-               optimizer="adamw", # "muon" multiplies, too
-) -> int:
+               optimizer="adamw") -> int: # "muon" multiplies, too
     "Operations of the matrix products: 2 forward, 4 backward per weight and token."
     c, seq, layers = config, config.max_seq_len, config.num_layers
     norms = (2 * layers + 1) * c.hidden_size # no matrices
@@ -318,8 +315,7 @@ def _way_out(gb, config:ModelConfig, training:TrainingConfig, teacher:TeacherSha
     b = training.batch_size
     def is_enough(size, again):
         smaller, parts = replace(training, batch_size=size), accumulate * b // size
-        peak = peak_memory(config, smaller, teacher, again, parts, gpu, optimizer)
-        return _fits(gb, peak)
+        return _fits(gb, peak_memory(config, smaller, teacher, again, parts, gpu, optimizer))
     if is_enough(b, gradient_checkpointing): return ""
     flags = [] if gradient_checkpointing else ["--gradient-checkpointing"]
     largest = _largest_batches(config, training, teacher, True, gpu=gpu, optimizer=optimizer)
