@@ -279,7 +279,9 @@ def _step_variants(race:_StepRace, low) -> tuple: # name → function; lines: le
     def ask(batch): return race.answers(low)
     def kept(batch): return answers
     batches = [race.batch]
+    muon = race.step(ours.model, low, make_optimizer(race.student, race.training, "muon"))
     found = {"ours": partial(ours, batches, ask),
+             "ours, Muon": partial(muon, batches, ask),
              "ours, teacher cached": partial(ours, batches, kept),
              "plain loss": partial(plain, batches, ask)}
     _check_step("the plain loss", plain, ours, race, low)

@@ -290,3 +290,22 @@ def test_fsdp_where_it_would_be_passed_over_is_refused(tmp_path, flags):
     (line,) = set(complaints(err))
     assert status == 1 and "asks for FSDP" in line, err
     assert "[rank" not in err and not (tmp_path / "run").exists()
+
+
+def test_muon_is_refused_where_matrices_are_spread(tmp_path, flags):
+    diary = tmp_path / "diary"
+    status, _, err = run(*flags, "--optimizer", "muon", "--checkpoint-dir", tmp_path / "run",
+                         command=watched(diary, config="fsdp.yaml"), FSDP_ON_CPU="1")
+    assert status == 1 and "optimizer='muon' needs whole matrices" in err, err
+    assert "[rank" not in err and not list((tmp_path / "run").glob("step-*"))
+
+
+def test_two_processes_train_with_muon_as_one_does(tmp_path, flags):
+    few = [*flags, "--optimizer", "muon", "--max-steps", "6"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main([*few, "--batch-size", "8", "--checkpoint-dir", str(one)]) == 0
+    status, _, err = run(*few, "--batch-size", 4, "--checkpoint-dir", two,
+                         command=watched(tmp_path / "diary"))
+    assert status == 0, err
+    ours, theirs = (weights(folder / "step-00000006") for folder in (two, one))
+    for name in theirs: torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=0)
