@@ -245,7 +245,7 @@ def test_a_disk_that_fails_anywhere_is_told_in_one_line(broken, train_flags, tmp
     def no_space(*args): raise Exception("No space left on device (os error 28)")
     def no_disk(*args): raise OSError(5, "Input/output error")
     def no_append(path, mode="r", *args, **kwargs):
-        if mode == "a": no_disk()
+        if mode.startswith("a"): no_disk()
         return real(path, mode, *args, **kwargs)
     place = {"tokenizers": (PreTrainedTokenizerFast, "save_pretrained", no_space),
              "metrics": (Path, "open", no_append),
