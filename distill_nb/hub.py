@@ -8,6 +8,7 @@ __all__ = ['Damaged', 'http_status', 'one_line', 'retry', 'stream_range', 'fetch
 
 # %% ../nbs/engine/hub.ipynb #imports
 import hashlib, json, logging, math, os, re, time
+from importlib.util import find_spec
 from pathlib import Path
 from .config import BadInput
 from .files import ASSETS, LateBar, _left_by_lfs, first_line, sha256
@@ -161,9 +162,10 @@ _LARGEST = dict( # names of settings, in two fashions → what no teacher goes b
 _FLAGS = "return_dict", "output_hidden_states", "output_attentions", "tie_word_embeddings"
 
 def _adapter(base="a model"):
-    return (f"it is an adapter, a change to the weights of {base}, or has one beside them; put "
-            f"both together with peft (merge_and_unload, save_pretrained), or remove {_ADAPTER} "
-            "to take the model without it")
+    return (f"it is an adapter, a change to the weights of {base}, or has one beside them; a "
+            "LoRA in the folder of its model is taken where peft is installed: else put both "
+            f"together (merge_and_unload, save_pretrained), or remove {_ADAPTER} to take the "
+            "model without it")
 
 def _check_settings(folder):
     "Raise `_Refused` where a number in `config.json` is none that we can rely on."
@@ -176,7 +178,7 @@ def _check_settings(folder):
 
 def _check_language_model(folder):
     "Raise `_Refused` where a model is of another kind, or only a change to one."
-    if (folder / _ADAPTER).is_file():
+    if (folder / _ADAPTER).is_file() and not _is_mergeable(folder):
         base = _read_settings(folder / _ADAPTER).get("base_model_name_or_path")
         raise _Refused(_adapter(str(base or "a model")[:80]))
     held = _read_settings(folder / "config.json")
@@ -185,6 +187,15 @@ def _check_language_model(folder):
     if not _language_models().intersection(map(str, made_as)):
         raise _Refused(f"it is a {str(made_as[0])[:80]}, and no language model that says how"
                        " likely every next token is")
+
+def _is_mergeable(folder): # an adapter, and what it changes
+    "Whether it is a plain LoRA beside its model: with peft, transformers puts it in."
+    held = _read_settings(folder / _ADAPTER)
+    names = "config.json", "adapter_model.safetensors"
+    is_plain = (held.get("peft_type") == "LORA" and not held.get("modules_to_save")
+                and not held.get("megatron_config") # would import what it names
+                and held.get("init_lora_weights", True) in (True, False, "gaussian"))
+    return is_plain and all((folder / n).is_file() for n in names) and find_spec("peft")
 
 def _read_settings(path) -> dict: # empty where there are none
     if not path.is_file(): return {}

@@ -48,6 +48,9 @@ class TeacherModel(nn.Module):
             output_loading_info=True, ignore_mismatched_sizes=True)
         mismatched = [name for name, *_ in found["mismatched_keys"]]
         lacking = sorted([*found["missing_keys"], *mismatched])
+        changed = [m for m in model.modules() if hasattr(m, "lora_A")] # layers of peft
+        for layer in changed: layer.merge()
+        if changed: _log.info(f"teacher {self.model_id}: its LoRA is merged into the weights")
         model.config.return_dict = True # what a folder says of its answers is not our way to ask
         model.config.output_hidden_states = model.config.output_attentions = False
         if not lacking: return model

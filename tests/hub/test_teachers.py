@@ -324,11 +324,48 @@ def test_an_adapter_is_named(tmp_path, with_base):
     if not with_base:
         for name in "model.safetensors", "config.json": (folder / name).unlink()
     (folder / "adapter_model.safetensors").write_bytes(b"")
-    about = dict(peft_type="LORA", base_model_name_or_path="Qwen/Qwen2.5-0.5B")
+    kind = "IA3" if with_base else "LORA"  # a LoRA beside its model is merged
+    about = dict(peft_type=kind, base_model_name_or_path="Qwen/Qwen2.5-0.5B")
     (folder / "adapter_config.json").write_text(json.dumps(about))
     with pytest.raises(BadInput, match="adapter.* Qwen/Qwen2.5-0.5B.*merge") as refused:
         TeacherModel(str(folder), "cpu")
     assert "\n" not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def with_lora(tmp_path_factory):
+    "A teacher's folder with a LoRA beside the weights; and what both say together."
+    from peft import LoraConfig, get_peft_model
+    folder = tmp_path_factory.mktemp("lora") / "both"
+    shutil.copytree(ASSETS / "teacher", folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    changed = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+    torch.manual_seed(0)
+    for name, p in changed.named_parameters():
+        if "lora_B" in name: torch.nn.init.normal_(p, std=0.05)
+    changed.save_pretrained(folder)
+    with torch.no_grad(): return folder, changed(torch.arange(16)[None]).logits
+
+
+def test_a_lora_beside_its_model_is_merged(with_lora):
+    folder, right = with_lora
+    ids = torch.arange(16)[None]
+    found, plain = TeacherModel(str(folder), "cpu")(ids), TeacherModel("tiny", "cpu")(ids)
+    off = (found - right).abs().max()  # the weights are FP16
+    assert off < 0.02 * (plain - right).abs().max()
+
+
+@pytest.mark.parametrize("change", [
+    dict(peft_type="IA3"), dict(modules_to_save=["lm_head"]), dict(megatron_config=dict(a=1)),
+    dict(init_lora_weights="pissa"), None])
+def test_other_adapters_are_named(with_lora, tmp_path, monkeypatch, change):
+    "And a plain one, where peft is missing."
+    folder = tmp_path / "lora"
+    shutil.copytree(with_lora[0], folder)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | (change or {})))
+    if change is None: monkeypatch.setattr("distill_nb.hub.find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="it is an adapter"): TeacherModel(str(folder), "cpu")
 
 
 @pytest.mark.parametrize("name, value", [

@@ -66,7 +66,8 @@ def test_the_labels_alone_race_and_are_checked(monkeypatch):
 def test_steps_are_equal_before_they_are_timed(capfd):
     assert main(["bench", "step", "--preset", "tiny"]) == 0
     out = capfd.readouterr().out
-    rows = "its matrix products", "ours", "ours, Muon", "ours, teacher cached", "plain loss", "AdamW"
+    rows = ("its matrix products", "ours", "ours, Muon", "ours, teacher cached", "plain loss",
+            "AdamW")
     assert [name for name in rows if f"  {name} " not in out] == []
 
 
