@@ -23,7 +23,7 @@ def _orthogonal(G:Tensor, # [rows, columns]
 
 # %% ../nbs/engine/muon.ipynb #muon
 class Muon(torch.optim.AdamW):
-    "Muon for matrices (Jordan 2024; Liu et al. 2025, arXiv:2502.16982), AdamW for the rest."
+    "Muon for matrices (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982), else AdamW."
     def __init__(self,
         groups:list, # of parameters; the first holds the matrices
         lr, # of both
@@ -34,18 +34,20 @@ class Muon(torch.optim.AdamW):
         super().__init__([matrices | dict(momentum=momentum), *rest], lr, betas, fused=True)
 
     @torch.no_grad()
-    def step(self, closure=None): # of no use here; a scaler and Accelerate pass one
-        "Where `found_inf` is set, no weight and no average changes; nothing waits for it."
+    def step(self, closure=None): # None, as Accelerate passes it
+        "Where `found_inf` is 1, no weight and no average changes."
         group, skip = self.param_groups[0], getattr(self, "found_inf", None)
         gradients = {p: p.grad for p in group["params"] if p.grad is not None}
         for p in gradients:
             self._update_matrix(p, group, skip)
-            p.grad = None # AdamW passes over what has no gradient
-        super().step(closure)
+            p.grad = None # hidden from AdamW, which passes over what has no gradient
+        super().step()
         for p, gradient in gradients.items(): p.grad = gradient
 
     def _update_matrix(self, p, group, skip):
-        average = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+        state = self.state[p]
+        if not state: state["momentum_buffer"] = torch.zeros_like(p)
+        average = state["momentum_buffer"]
         newer = average.lerp(p.grad, 1 - group["momentum"])
         update = _orthogonal(p.grad.lerp(newer, group["momentum"]).to(_fast_dtype(p)))
         lr = group["lr"]
@@ -53,9 +55,9 @@ class Muon(torch.optim.AdamW):
         for old, new in ((average, newer), (p, moved)):
             old.copy_(new if skip is None else torch.where(skip.bool(), old, new))
 
-def _muon_flops(matrices): # of an update: fifteen products for each
-    def rounds(m, n): return 5 * (4 * m * m * n + 2 * m**3)
-    return sum(rounds(*sorted(p.shape)) for p in matrices)
+def _muon_flops(matrices, rounds=5): # of an update: three products a round
+    sizes = [sorted(p.shape) for p in matrices]
+    return sum(rounds * (4 * m * m * n + 2 * m**3) for m, n in sizes)
 
 def _fast_dtype(p):
     "BF16 is exact enough here, where a GPU multiplies in it."

@@ -12,7 +12,7 @@ from .student import StudentModel
 
 # %% ../nbs/tools/start.ipynb #components
 def _principal(E:Tensor, # [vocab, width]
-               width:int) -> Tensor: # [vocab, width], of at most as many components as E has
+               width:int) -> Tensor: # [vocab, width], or fewer columns where E has fewer
     "Its rows in the directions in which they are longest, the longest first."
     pieces = E.split(8192) # the whole in FP64 would be a gigabyte
     squared = sum(rows.double().T @ rows.double() for rows in pieces) # [hidden, hidden]

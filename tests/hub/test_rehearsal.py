@@ -129,8 +129,9 @@ def test_evaluate(trained, machine):
     flags = ["--checkpoint", trained["folder"], "--eval-batches", 1]
     status, out, err = run("evaluate", *flags, **machine)
     assert status == 0, err
-    report = {line.split()[0]: float(line.split()[1]) for line in out.splitlines()[1:]}
-    assert 0 < report["teacher_ce"] < 4 < report["student_ce"] < 12
+    student, teacher = (float(re.search(rf"  {who}'s loss +([\d.]+) nats", out)[1])
+                        for who in ("student", "teacher"))
+    assert 0 < teacher < 4 < student < 12
 
 
 def test_export_loads_in_transformers_with_the_same_logits(trained, machine, tmp_path):
