@@ -23,7 +23,7 @@ def _orthogonal(G:Tensor, # [rows, columns]
 
 # %% ../nbs/engine/muon.ipynb #muon
 class Muon(torch.optim.AdamW):
-    "Muon for matrices (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982), else AdamW."
+    "Muon (Jordan et al. 2024; arXiv:2502.16982 §2.2) for matrices, AdamW for the rest."
     def __init__(self,
         groups:list, # of parameters; the first holds the matrices
         lr, # of both
@@ -31,7 +31,8 @@ class Muon(torch.optim.AdamW):
         momentum=0.95, # of the matrices
     ):
         matrices, *rest = groups
-        super().__init__([matrices | dict(momentum=momentum), *rest], lr, betas, fused=True)
+        matrices = matrices | dict(momentum=momentum)
+        super().__init__([matrices, *rest], lr, betas, fused=True)
 
     @torch.no_grad()
     def step(self, closure=None): # None, as Accelerate passes it
@@ -51,7 +52,8 @@ class Muon(torch.optim.AdamW):
         newer = average.lerp(p.grad, 1 - group["momentum"])
         update = _orthogonal(p.grad.lerp(newer, group["momentum"]).to(_fast_dtype(p)))
         lr = group["lr"]
-        moved = p * (1 - lr * group["weight_decay"]) - lr * 0.2 * max(p.shape) ** 0.5 * update
+        length = 0.2 * max(p.shape) ** 0.5
+        moved = p * (1 - lr * group["weight_decay"]) - lr * length * update
         for old, new in ((average, newer), (p, moved)):
             old.copy_(new if skip is None else torch.where(skip.bool(), old, new))
 

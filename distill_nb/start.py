@@ -24,7 +24,7 @@ def _principal(E:Tensor, # [vocab, width]
 
 @torch.no_grad()
 def start_from_teacher(student, teacher):
-    "The student's embedding becomes the teacher's head in its own width, as loud as it was."
+    "The embedding becomes the teacher's head in its own width, at its own scale."
     own = student.head_weight # [vocab, hidden]
     taken = _principal(teacher.head_weight[:len(own)], own.shape[1]).to(own)
     own[:len(taken), :taken.shape[1]] = taken * (own.std() / taken.std())
