@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from .config import BadInput
 from .data import Blocks, WikiDataset
 from .files import check_room, first_line, wait_for_lock, write_file
-from .runs import _check_positions
+from .runs import _check_reads
 
 # %% ../nbs/tools/cache.ipynb #cell-06
 _log = logging.getLogger("distill_nb")
@@ -144,8 +144,7 @@ def cache_teacher(
     progress:bool=True, # a bar
 ) -> WikiDataset: # the same text, whose `train` brings `teacher_hidden`
     "Ask the teacher once about each training block, for every later epoch and run."
-    positions = getattr(teacher, "positions", None)
-    _check_positions(teacher.model_id, positions, data.seq_len, data.tokenizer)
+    _check_reads(teacher, data)
     blocks, stamp = Blocks(data.train.tokens, data.seq_len), _cache_stamp(teacher, data)
     name = f"teacher-{_sha256(json.dumps(stamp))[:16]}"
     folder = Path(cache_dir or data.path.parent).expanduser() / name

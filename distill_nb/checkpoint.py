@@ -128,7 +128,7 @@ def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
 
 # %% ../nbs/engine/checkpoint.ipynb #read
 _PROGRESS_KEYS = ("current_epoch", "epoch_step", "current_step", "blocks_per_step",
-                 "best_val_loss", "val_loss")
+                  "best_val_loss", "val_loss")
 
 def _read_checkpoint(checkpoint) -> dict: # what `trainer.pt` holds
     "Raises where a file is damaged, before anything is taken from it."

@@ -131,8 +131,7 @@ def _short_loss(gpu):
 def _step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,
                  gradient_checkpointing:bool=False, accumulate:int=1,
                  gpu:bool=True, # BF16 autocast and a teacher in FP16; else FP32
-                 optimizer="adamw", # or "muon"
-                 module=StudentWithLoss,
+                 optimizer="adamw", module=StudentWithLoss,
 ) -> list: # of (phase, {part: bytes}), after each operation
     "What is alive in (the last batch of) a real step, on tensors without data."
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -264,9 +263,10 @@ def step_flops(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape
     if not teacher_cache:
         teach += 2 * body + 4 * teacher.num_layers * teacher.hidden_size * seq // 2
     if not training.alpha: teach = 0
+    work = accumulate * training.batch_size * seq * (student + teach)
+    if optimizer != "muon": return work
     with torch.device("meta"): groups = make_optimizer(StudentModel(c), training).param_groups
-    update = _muon_flops(groups[0]["params"]) if optimizer == "muon" else 0
-    return accumulate * training.batch_size * seq * (student + teach) + update
+    return work + _muon_flops(groups[0]["params"])
 
 # %% ../nbs/tools/plan.ipynb #cell-35
 _BYTES_PER_TOKEN = 3.8 # of Chinese text under Qwen2.5's tokenizer

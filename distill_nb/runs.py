@@ -75,12 +75,15 @@ def _check_teacher(teacher, data):
     if len(teacher.head_weight) < n:
         raise BadInput(f"the teacher {teacher.model_id} has {len(teacher.head_weight)} rows in its "
                        f"head, fewer than the {n} tokens of its tokenizer")
-    positions = getattr(teacher, "positions", None) # vectors that it has learned
-    _check_positions(teacher.model_id, positions, data.seq_len, data.tokenizer)
+    _check_reads(teacher, data)
     limit = getattr(teacher.model.config, "max_position_embeddings", None)
     if limit and limit < data.seq_len:
         _log.warning(f"the teacher {teacher.model_id} was made for {limit} tokens; "
                      f"with seq_len={data.seq_len} its answers get worse")
+
+def _check_reads(teacher, data): # blocks of this length
+    positions = getattr(teacher, "positions", None) # vectors that it has learned
+    _check_positions(teacher.model_id, positions, data.seq_len, data.tokenizer)
 
 def _check_positions(model_id, positions, seq_len, tokenizer):
     if not positions: return
