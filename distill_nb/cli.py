@@ -281,13 +281,10 @@ def _study(args:_Study):
     shape, blocks = teacher_shape(run.teacher), len(data.train)
     all_steps = training.num_epochs * (blocks // (training.batch_size * run.accumulate))
     steps = min(run.max_steps or math.inf, all_steps)
-    recipes = make_recipes(args.alphas, args.temperatures, steps, run.model, training, shape)
-    same = dict(accumulate=run.accumulate, eval_batches=run.eval_batches)
-    about = dict(teacher=run.teacher, dataset=run.dataset, blocks=blocks) | same
-    rows = study(recipes, range(run.seed, run.seed + args.seeds), teacher, data, run.model,
-                 training, out, about, gradient_checkpointing=run.gradient_checkpointing,
-                 device=run.device, **same)
-    print(f"\n{report(rows, run.model, training, shape)}\n")
+    recipes = make_recipes(args.alphas, args.temperatures, steps, run, shape)
+    seeds = range(run.seed, run.seed + args.seeds)
+    rows = study(recipes, seeds, teacher, data, run, out)
+    print(f"\n{report(rows, run, shape)}\n")
     _tell(f"saved  {out / 'results.csv'}  the table, a line a training")
     if _save_picture(out / "study.png", lambda: plot_study(rows, steps)):
         _tell(f"       {out / 'study.png'}  the picture")

@@ -12,13 +12,12 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
-import torch
 from torch.utils.data import Subset
 from .checkpoint import checkpoints
-from .config import BadInput, ModelConfig, TrainingConfig
+from .config import BadInput, RunConfig, TrainingConfig
 from .files import ASSETS, _disk_errors, hold_run_folder, write_file
-from .plan import TeacherShape, step_flops, teacher_shape
-from .student import StudentModel
+from .plan import TeacherShape, step_flops
+from .start import _new_student
 from .tiny import fact_recall
 from .trainer import DistillationTrainer
 
@@ -31,7 +30,7 @@ _COLUMNS = "alpha", "temperature", "steps", "share", "seed", "loss", "agreement"
 def read_rows(path) -> list: # of dicts; [] where there is no file yet
     "The results of a study, one row per training."
     if not Path(path).exists(): return []
-    try: return [_numbers(row) for row in csv.DictReader(io.StringIO(_whole_lines(path)))]
+    try: return [_typed(row) for row in csv.DictReader(io.StringIO(_whole_lines(path)))]
     except (ValueError, TypeError, csv.Error) as e: raise _damaged(path, e) from e
 
 def _whole_lines(path):
@@ -39,10 +38,12 @@ def _whole_lines(path):
     text = Path(path).read_text(encoding="utf-8")
     return text[:text.rfind("\n") + 1]
 
-def _numbers(row:dict) -> dict:
+def _typed(row:dict) -> dict:
     lacking = set(_COLUMNS).difference(row)
     if lacking: raise ValueError(f"a row lacks {', '.join(sorted(lacking))}")
-    return {k: int(v) if k in ("steps", "seed") else float(v) for k, v in row.items()}
+    kinds = dict(steps=int, seed=int, changes=str)
+    row = {k: kinds.get(k, float)(v) for k, v in row.items()}
+    return row | {"changes": row.get("changes", "")}
 
 def _damaged(path, e):
     cure = "bring the file back, or give another --out"
@@ -55,6 +56,7 @@ class Recipe(NamedTuple):
     temperature:float
     steps:int
     share:float = 1.0 # of the training blocks that it may see
+    changes:str = "" # other settings of the run: "optimizer=muon init=teacher"
 
     @property
     def name(self):
@@ -62,22 +64,36 @@ class Recipe(NamedTuple):
         words = words or f"alpha {self.alpha:g}"
         if self.alpha: words += f", T={self.temperature:g}"
         words += f", {self.steps:,} steps"
-        return words if self.share == 1 else words + f", {self.share:.0%} of the text"
+        if self.share != 1: words += f", {self.share:.0%} of the text"
+        return f"{words}, {self.changes}" if self.changes else words
 
-def _labels_only(steps, share=1.0): return Recipe(0.0, 1.0, steps, share)
+def _labels_only(steps, share=1.0, changes=""): return Recipe(0.0, 1.0, steps, share, changes)
 
-def _work(recipe, config:ModelConfig, training:TrainingConfig, teacher:TeacherShape):
+def _settings(recipe, run:RunConfig) -> RunConfig:
+    "The run as the recipe wants it."
+    changes = dict(pair.split("=") for pair in recipe.changes.split())
+    for name, text in changes.items(): changes[name] = type(run.flat()[name])(text)
+    return run.changed(alpha=recipe.alpha, temperature=recipe.temperature, **changes)
+
+def _work(recipe, run:RunConfig, teacher:TeacherShape):
     "FLOPs of the whole training, with the teacher's; it is not asked where alpha is 0."
-    training = replace(training, alpha=recipe.alpha)
-    return recipe.steps * step_flops(config, training, teacher)
+    run = _settings(recipe, run)
+    return recipe.steps * step_flops(run.model, run.training, teacher, optimizer=run.optimizer,
+                                     teacher_cache=run.teacher_cache)
 
-def make_recipes(alphas, temperatures, steps, config:ModelConfig,
-                 training:TrainingConfig, teacher:TeacherShape) -> list: # of `Recipe`
+def _labels_at_work(recipe, run, teacher): # → the recipe without a teacher, in more steps
+    alone = recipe._replace(alpha=0.0, temperature=1.0, steps=1)
+    return alone._replace(steps=round(_work(recipe, run, teacher) / _work(alone, run, teacher)))
+
+def make_recipes(alphas, temperatures, steps, run:RunConfig,
+                 teacher:TeacherShape) -> list: # of `Recipe`
     "Labels only, at equal steps and equal work; each alpha at each temperature."
-    taught = [Recipe(a, t, steps) for a, t in product(alphas, temperatures)]
-    a_step = _work(_labels_only(1), config, training, teacher)
-    more = round(_work(taught[0], config, training, teacher) / a_step)
-    return [_labels_only(steps), _labels_only(more), *taught]
+    usual, ways = RunConfig(), ("optimizer", "init")
+    changes = " ".join(f"{name}={getattr(run, name)}" for name in ways
+                       if getattr(run, name) != getattr(usual, name))
+    taught = [Recipe(a, t, steps, changes=changes) for a, t in product(alphas, temperatures)]
+    alone = _labels_only(steps, changes=changes)
+    return [alone, _labels_at_work(taught[0], run, teacher), *taught]
 
 def _check_study(alphas, temperatures, seeds:int):
     "Raise `BadInput` where there is nothing to compare."
@@ -98,19 +114,18 @@ def _less_data(data, share):
     kept = max(1, int(len(data.train) * share))
     return data.with_train(Subset(data.train, [int(i / share) for i in range(kept)]))
 
-def _train_recipe(recipe, seed, teacher, data, config, training, folder,
-                  gradient_checkpointing=False, **settings, # of the trainer
+def _train_recipe(recipe, seed, teacher, data, run:RunConfig, folder, progress=True,
 ) -> dict: # a row
     "Train one student, or go on with it, and say how good it has become."
-    torch.manual_seed(seed)
-    student, data = StudentModel(config), _less_data(data, recipe.share)
-    student.gradient_checkpointing = gradient_checkpointing
-    blocks = recipe.steps * training.batch_size * settings.get("accumulate", 1)
-    training = replace(training, alpha=recipe.alpha, temperature=recipe.temperature,
-                       num_epochs=math.ceil(blocks / len(data.train)) + 1,
+    run, data = _settings(recipe, run), _less_data(data, recipe.share)
+    student = _new_student(run.model, seed, teacher, run.init)
+    student.gradient_checkpointing = run.gradient_checkpointing
+    blocks = recipe.steps * run.training.batch_size * run.accumulate
+    training = replace(run.training, num_epochs=math.ceil(blocks / len(data.train)) + 1,
                        checkpoint_dir=str(folder))
-    trainer = DistillationTrainer(student, teacher, data, training,
-                                  max_steps=recipe.steps, seed=seed, **settings)
+    trainer = DistillationTrainer(
+        student, teacher, data, training, recipe.steps, seed, run.device, run.accumulate,
+        run.eval_batches, progress, optimizer=run.optimizer)
     if checkpoints(folder): trainer.resume()
     found = trainer.fit()
     row = dict(recipe._asdict(), seed=seed, loss=found["student_ce"],
@@ -140,12 +155,10 @@ def _note_settings(out, about:dict):
     with _disk_errors(path):
         write_file(path, json.dumps(about, indent=2, ensure_ascii=False))
 
-def _add_row(path, row:dict, is_first):
-    text = io.StringIO("" if is_first else _whole_lines(path))
-    text.seek(0, io.SEEK_END)
-    writer = csv.DictWriter(text, row, lineterminator="\n")
-    if is_first: writer.writeheader()
-    writer.writerow(row)
+def _write_rows(path, rows:list): # of dicts
+    writer = csv.DictWriter(text := io.StringIO(), rows[-1], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     with _disk_errors(path): write_file(path, text.getvalue())
 
 def _by_recipe(rows) -> dict: # recipe → {seed: row}
@@ -156,20 +169,21 @@ def _by_recipe(rows) -> dict: # recipe → {seed: row}
     return found
 
 def study(recipes, seeds, teacher, data,
-          config:ModelConfig, training:TrainingConfig, # but for alpha and temperature
+          run:RunConfig, # but for what the recipes change
           out, # folder; a study that was stopped goes on there
-          about:dict={}, # what else decides the results; JSON
-          **settings, # of `DistillationTrainer`
+          progress=True, # a bar for each training
 ) -> list: # of rows
     "Train every recipe from every seed."
-    out, same = Path(out), training.to_dict()
+    out, same = Path(out), run.training.to_dict()
     for varied in "alpha", "temperature": same.pop(varied)
-    about = dict(about, config=config.to_dict(), training=same)
+    about = dict(teacher=run.teacher, dataset=run.dataset, blocks=len(data.train),
+                 accumulate=run.accumulate, eval_batches=run.eval_batches,
+                 config=run.model.to_dict(), training=same)
     with hold_run_folder(out, "output folder ", "study", "give another --out"):
-        _note_settings(out, json.loads(json.dumps(about)))
-        return _train_rest(recipes, seeds, teacher, data, config, training, out, **settings)
+        _note_settings(out, about)
+        return _train_rest(recipes, seeds, teacher, data, run, out, progress)
 
-def _train_rest(recipes, seeds, teacher, data, config, training, out, **settings) -> list: # of rows
+def _train_rest(recipes, seeds, teacher, data, run, out, progress) -> list: # of rows
     "What is not in the results yet."
     results = out / "results.csv"
     for seed, recipe in product(seeds, recipes): # recipes are compared within a seed
@@ -178,13 +192,11 @@ def _train_rest(recipes, seeds, teacher, data, config, training, out, **settings
         place = f"{len(rows) + 1} of {len(seeds) * len(recipes)}"
         _log.info(f"{recipe.name}, seed {seed}: {place}")
         folder = out / f"{recipe.name.replace(',', '').replace(' ', '-')}-seed-{seed}"
-        try:
-            row = _train_recipe(recipe, seed, teacher, data, config, training, folder,
-                                **settings)
+        try: row = _train_recipe(recipe, seed, teacher, data, run, folder, progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; the same command goes on from there: "
                                     f"what is finished is in {results}") from None
-        _add_row(results, row, is_first=not rows)
+        _write_rows(results, [*rows, row])
     return read_rows(results)
 
 # %% ../nbs/tools/study.ipynb #cell-30
@@ -194,12 +206,22 @@ def _paired(rows, a, b, what="loss") -> list: # b − a, for each seed that both
     ours, theirs = _by_recipe(rows)[a], _by_recipe(rows)[b]
     return [theirs[s][what] - ours[s][what] for s in sorted({*ours} & {*theirs})]
 
+_T95 = 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26 # Student's t, from 2 values on
+
+def _margin(differences) -> float: # of their mean, at 95 %
+    "Half the width of the interval that Student's t gives to so few values."
+    n = len(differences)
+    if n < 2: return math.inf
+    t = _T95[n - 2] if n < 11 else 1.96 + 2.7 / (n - 1)
+    return t * stdev(differences) / math.sqrt(n)
+
 def _verdict(differences, lower_is_better=True) -> str:
     "No more than the seeds carry."
-    n, low, high = len(differences), min(differences), max(differences)
-    if n < 2 or low <= 0 <= high: return "not decided"
-    is_better = (high < 0) == lower_is_better
-    return f"{'better' if is_better else 'worse'} on all {n} seeds"
+    if abs(mean(differences)) <= _margin(differences): return "NOT SHOWN"
+    return "BETTER" if (mean(differences) < 0) == lower_is_better else "WORSE"
+
+def _told(differences) -> str: # of losses
+    return f"{mean(differences):+.3f} ± {_margin(differences):.3f} {_verdict(differences)}"
 
 def _spread(values) -> str:
     if len(values) == 1: return f"{values[0]:.3f}"
@@ -213,24 +235,23 @@ def _advice(training:TrainingConfig) -> str: # empty where there is none
     tried = _labels_only(900), Recipe(0.5, 2.0, 900), Recipe(0.9, 1.0, 900)
     labels, usual, best = (mean(r["loss"] for r in found[way].values()) for way in tried)
     return (f"on the tiny problem alpha 0.5 with temperature 2 ended at {usual:.2f} nats a token, "
-            f"worse than labels alone ({labels:.2f}); alpha 0.9 with temperature 1 ended at "
+            f"no better than labels alone ({labels:.2f}); alpha 0.9 with temperature 1 ended at "
             f"{best:.2f}: try that, or let distill_nb study find yours")
 
-def report(rows, config:ModelConfig, training:TrainingConfig,
-           teacher:TeacherShape) -> str: # to print
+def report(rows, run:RunConfig, teacher:TeacherShape) -> str: # to print
     "A table: each recipe beside labels only for as many steps of the same text."
     recipes, metrics = _by_recipe(rows), [m for m in _METRICS if m in rows[0]]
     fewest = min(recipe.steps for recipe in recipes)
     head = f"{'':<42}{'work':>6}" + "".join(f"{_METRICS[m]:>18}" for m in metrics)
     lines = [head + "   loss against labels only"]
     for recipe, seeds in recipes.items():
-        base = _labels_only(recipe.steps if recipe.alpha else fewest, recipe.share)
-        own, plain = (_work(r, config, training, teacher) for r in (recipe, base))
+        steps = recipe.steps if recipe.alpha else fewest
+        base = _labels_only(steps, recipe.share, recipe.changes)
+        own, plain = (_work(r, run, teacher) for r in (recipe, base))
         line = f"{recipe.name:<42}{own / plain:>5.2f}x"
         for m in metrics: line += f"{_spread([r[m] for r in seeds.values()]):>18}"
         differences = _paired(rows, base, recipe) if base in recipes else []
-        if differences and base != recipe:
-            line += f"   {mean(differences):+.3f}, {_verdict(differences)}"
+        if differences and base != recipe: line += f"   {_told(differences)}"
         lines.append(line)
     return "\n".join(lines)
 
