@@ -20,13 +20,14 @@ from .terminal import check_environment, exit_status, set_up_logging
 
 # %% ../nbs/tools/cli.ipynb #cell-13
 _log = logging.getLogger("distill_nb")
-_Preset = Literal["tiny", "qwen"]
+_Preset = Literal["tiny", "recommended", "qwen"]
 
 @dataclass(frozen=True)
 class _Train:
     "Distil the teacher into a student. Without flags: the full run, on a GPU."
-    # whose defaults: tiny needs no network and no GPU, qwen is the full run;
-    # a run that goes on has its own
+    # whose defaults: tiny needs no network and no GPU, qwen is the full run, recommended the
+    # same with a recipe that took a third of the steps on the tiny problem; a run that goes
+    # on has its own
     preset:_Preset = "qwen"
     # go on from this checkpoint; without a path, from the newest in --checkpoint-dir
     # (default: start a new run)
@@ -38,7 +39,7 @@ class _Train:
 @dataclass(frozen=True)
 class _VerifyResume:
     "Prove, with your settings, that a run killed and resumed ends the same to the last bit."
-    # whose defaults: tiny needs no network and no GPU, qwen is the full run;
+    # whose defaults: tiny needs no network and no GPU, the others are full runs;
     # without it, those of the run in --checkpoint-dir, if there is one
     preset:_Preset = "qwen"
     run:RunConfig = RunConfig()
@@ -68,10 +69,10 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Demo:
-    "Train a tiny student twice, on labels alone and distilled, and compare. Offline."
+    "Train a tiny student with and without a teacher, and compare. Offline."
     # folder for what it makes, new or empty (default: runs/demo, or the next that is free)
     out:str|None = None
-    max_steps:int = 900 # steps of each training
+    max_steps:int = 180 # steps of each training; the last has more, for as much work
     seed:int = 42 # decides everything random
     device:str|None = None # cpu, cuda or mps (default: the best there is)
 
@@ -109,7 +110,7 @@ class _Export:
 class _Bench:
     "Measure, as ratios in one run."
     what:Literal["all", "loss", "step", "data", "generate", "invariance"] = "all" # which one
-    preset:_Preset = "qwen" # small sizes, in seconds, or the full run's, in minutes
+    preset:Literal["tiny", "qwen"] = "qwen" # small sizes, in seconds, or the full run's, in minutes
     dataset:str = "tiny" # for data: a file or folder that train reads; at most 50 MB of it
     tokenizer:str = "tiny" # for data: id or folder of a tokenizer
     out:str|None = None # also write what was found to this JSON file (default: none)
@@ -136,7 +137,7 @@ def _find_device(args):
     import torch
     from distill_nb.device import make_accelerator
     run, folder = args.run, args.run.training.checkpoint_dir
-    wants_gpu = args.preset == "qwen" and run.device is None
+    wants_gpu = args.preset != "tiny" and run.device is None
     if wants_gpu and not torch.cuda.is_available(): raise BadInput(_without_gpu(run))
     return make_accelerator(run.device, run.log_with, folder).device
 
@@ -169,7 +170,7 @@ def _go_on(trainer, args):
 def _train(args:_Train):
     from distill_nb.checkpoint import best_of, check_free, checkpoints
     from distill_nb.start import _new_student
-    from distill_nb.study import _advice
+    from distill_nb.recipe import _advice
     from distill_nb.trainer import DistillationTrainer
     run, folder = args.run, args.run.training.checkpoint_dir
     device = _find_device(args)

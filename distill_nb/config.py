@@ -185,6 +185,9 @@ _FOLLOWS = dict(seq_len="max_seq_len", data_seed="seed") # what is not given →
 _TRACKERS = "tensorboard", "trackio", "wandb"
 _BAD_TEXT = "stop", "skip", "replace"
 _CHOICES = dict(on_bad_text=_BAD_TEXT, optimizer=("adamw", "muon"), init=("random", "teacher"))
+_FOUND = dict(alpha=1.0, temperature=1.0, optimizer="muon", init="teacher") # by the study
+_PRESETS = {"tiny": _FOUND | dict(learning_rate=0.008, warmup_steps=10),
+            "recommended": _FOUND | dict(learning_rate=0.001, warmup_steps=100), "qwen": {}}
 
 @dataclass(frozen=True)
 class RunConfig(Config):
@@ -229,11 +232,13 @@ class RunConfig(Config):
             self.require(f"one of {', '.join(choices)}", lambda x: x in choices, name)
 
     @classmethod
-    def preset(cls, name="qwen"): # or tiny
-        "The full run, or the one that needs no network and no GPU."
+    def preset(cls, name="qwen"): # or "recommended" or "tiny"
+        "The full run, the same with the recipe that the study found, or that one offline."
+        if name not in _PRESETS:
+            raise BadInput(f"preset {name!r} must be one of {', '.join(map(repr, _PRESETS))}")
         if name == "qwen": return cls()
-        if name == "tiny": return cls(ModelConfig.tiny(), TrainingConfig.tiny(), "tiny", "tiny")
-        raise BadInput(f"preset {name!r} must be one of 'tiny', 'qwen'")
+        tiny = ModelConfig.tiny(), TrainingConfig.tiny(), "tiny", "tiny"
+        return cls(*(tiny if name == "tiny" else ())).changed(**_PRESETS[name])
 
     def flat(self) -> dict: # field → value
         "The fields of the run, and those of its two configs by their own names."

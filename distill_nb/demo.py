@@ -7,42 +7,54 @@ __all__ = ['demo', 'make_students', 'tiny_students']
 
 # %% ../nbs/tools/demo.ipynb #cell-02
 import json, logging, math, shlex
+from dataclasses import replace
 from pathlib import Path
-import torch
+import torch, torch.nn.functional as F
 from .checkpoint import checkpoints
-from .config import ModelConfig, TrainingConfig
+from .config import ModelConfig, RunConfig
 from .data import WikiDataset
 from .export import save_hf
 from .files import (
     ASSETS, _disk_errors, _save_picture, free_folder, new_folder, printable, read_packed,
     write_file, write_packed, write_whole)
 from .generator import TextGenerator
+from .muon import _muon_flops
+from .start import _new_student
 from .student import StudentModel
 from .teacher import TeacherModel
-from .tiny import complete, fact_recall
+from .tiny import _asked, complete, fact_recall
 from .device import make_accelerator
-from .trainer import DistillationTrainer
+from .trainer import DistillationTrainer, make_optimizer
 
 # %% ../nbs/tools/demo.ipynb #cell-05
 _log = logging.getLogger("distill_nb")
 _NAMES = "labels only", "distilled" # the same student, without and with its teacher
+_SAME_WORK = "labels, same work" # more steps without: as many operations as with it
 
 # %% ../nbs/tools/demo.ipynb #cell-17
-def _train_tiny(alpha, # 0: labels only
-                teacher, data, folder, max_steps=900, seed=42, eval_batches=20,
+def _train_tiny(name, # "distilled"; the others have no teacher
+                teacher, data, folder, max_steps=180, seed=42, eval_batches=20,
                 **kwargs) -> DistillationTrainer: # finished
-    "One tiny student; a seed decides its start and the order of blocks, alpha neither."
-    torch.manual_seed(seed)
-    student = StudentModel(ModelConfig.tiny())
-    tiny = TrainingConfig.tiny()
-    passes = max(1, math.ceil(max_steps * tiny.batch_size / len(data.train)))
-    config = TrainingConfig.tiny(
-        alpha=alpha, num_epochs=passes, checkpoint_dir=str(folder))
+    "One tiny student; its teacher gives it answers and the start of its embedding."
+    run = RunConfig.preset("tiny")
+    if name != "distilled": run = run.changed(alpha=0.0, init="random")
+    student = _new_student(run.model, seed, teacher, run.init)
+    passes = max(1, math.ceil(max_steps * run.training.batch_size / len(data.train)))
+    config = replace(run.training, num_epochs=passes, checkpoint_dir=str(folder))
     trainer = DistillationTrainer(
         student, teacher, data, config, max_steps=max_steps, seed=seed,
-        eval_batches=eval_batches, **kwargs)
+        eval_batches=eval_batches, optimizer=run.optimizer, **kwargs)
     trainer.fit()
     return trainer
+
+def _same_work(steps, teacher) -> int: # steps on labels alone that cost as much
+    "A weight costs 6 operations a token, one of the teacher 2; Muon's are on top."
+    run, student = RunConfig.preset("tiny"), StudentModel(ModelConfig.tiny())
+    matrices = make_optimizer(student, run.training, "muon").param_groups[0]["params"]
+    tokens = run.training.batch_size * run.seq_len
+    alone = 6 * student.config.num_params * tokens + _muon_flops(matrices)
+    taught = alone + 2 * teacher.model.num_parameters() * tokens
+    return round(steps * taught / alone)
 
 # %% ../nbs/tools/demo.ipynb #cell-21
 def _plot_curves(trainers:dict): # name → finished trainer
@@ -59,44 +71,91 @@ def _plot_curves(trainers:dict): # name → finished trainer
     teacher_ce = valid[-1]["valid"]["teacher_ce"]
     ax.axhline(teacher_ce, color="black", ls=":", label="teacher, validation")
     ax.set(xlabel="step", ylabel="cross-entropy, nats a token",
-           title="The same student, the same steps, with and without the teacher")
+           title="The same student, with and without the teacher")
     ax.legend()
     return fig
 
 # %% ../nbs/tools/demo.ipynb #cell-26
+def _wilson(share, n) -> tuple: # lowest and highest, at 95 %
+    "Limits of a share that was counted on n cases (Wilson 1927)."
+    z = 1.96
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return middle - half, middle + half
+
+@torch.no_grad()
+def _by_article(model, data, batches=20) -> tuple: # nats and tokens, [articles] each
+    "The loss of each article of the validation text."
+    losses, ids = [], []
+    device, size = model.head_weight.device, RunConfig.preset("tiny").training.batch_size
+    for i in range(min(batches * size, len(data.valid))):
+        block = {k: v.to(device) for k, v in data.valid[i].items()} # [seq]
+        logits = model(block["input_ids"][None])[0].float() # [seq, vocab]
+        losses.append(F.cross_entropy(logits, block["labels"], reduction="none").cpu())
+        ids.append(block["input_ids"].cpu())
+    ends = torch.cat(ids) == data.tokenizer.eos_token_id
+    article = ends.cumsum(0) # the label after an end is the next one's first token
+    nats = torch.zeros(int(article[-1]) + 1).index_add_(0, article, torch.cat(losses))
+    return nats, article.bincount().float()
+
+def _bootstrap(differences, tokens, draws=2000) -> tuple: # lowest and highest, at 95 %
+    "Of the difference a token, if the articles had been others."
+    rng = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(tokens), (draws, len(tokens)), generator=rng)
+    means = differences[drawn].sum(1) / tokens[drawn].sum(1)
+    return tuple(means.quantile(torch.tensor([0.025, 0.975])).tolist())
+
 def _compare(teacher, students:dict, data, trainers:dict) -> list[dict]: # table rows
     "Size, validation loss, agreement with the teacher and fact recall of each model."
-    reports = {}
-    for name, trainer in trainers.items():
-        reports[name] = [r["valid"] for r in trainer.meter.history if "valid" in r][-1]
-    teacher_ce = next(iter(reports.values()))["teacher_ce"]
-    rows = [dict(
-        model="teacher", parameters=teacher.model.num_parameters(), loss=teacher_ce,
-        agreement=1.0, recall=fact_recall(teacher, data.tokenizer))]
+    reports = {name: [r["valid"] for r in trainer.meter.history if "valid" in r][-1]
+               for name, trainer in trainers.items()}
+    def row(name, model, parameters, report, who, agreement):
+        return dict(model=name, parameters=parameters, loss=report[f"{who}_ce"],
+                    bits_per_char=report[f"{who}_bits_per_char"], agreement=agreement,
+                    recall=fact_recall(model, data.tokenizer), asked=len(_asked(data.tokenizer)))
+
+    first = next(iter(reports.values()))
+    rows = [row("teacher", teacher, teacher.model.num_parameters(), first, "teacher", 1.0)]
     for name, student in students.items():
-        rows.append(dict(
-            model=name, parameters=student.config.num_params,
-            loss=reports[name]["student_ce"], agreement=reports[name]["top1_agreement"],
-            recall=fact_recall(student.eval(), data.tokenizer)))
+        report, size = reports[name], student.config.num_params
+        rows.append(row(name, student.eval(), size, report, "student", report["top1_agreement"]))
     return rows
 
 def _table(rows:list[dict]) -> str: # to print
-    head = f"{'validation loss':>18}{'agreement':>12}{'fact recall':>14}"
-    lines = [f"{'':<14}{'parameters':>12}{head}"]
+    head = f"{'parameters':>12}{'validation loss':>17}{'bits a character':>18}"
+    lines = [f"{'':<18}{head}{'agreement':>11}{'fact recall':>13}"]
     for r in rows:
-        measured = f"{r['loss']:>18.3f}{r['agreement']:>12.1%}{r['recall']:>14.1%}"
-        lines.append(f"{r['model']:<14}{r['parameters']:>12,}{measured}")
+        losses = f"{r['loss']:>17.3f}{r['bits_per_char']:>18.3f}"
+        measured = f"{losses}{r['agreement']:>11.1%}{r['recall']:>13.1%}"
+        lines.append(f"{r['model']:<18}{r['parameters']:>12,}{measured}")
     return "\n".join(lines)
 
 # %% ../nbs/tools/demo.ipynb #cell-27
-def _difference(labels_only:dict, distilled:dict) -> str: # of two rows of `_compare`
+def _difference(labels_only:dict, distilled:dict, # rows of `_compare`
+                limits, # of the loss's difference
+                ) -> str:
     "What the teacher was worth, in one sentence, whichever way it went."
-    measures = "loss", "agreement", "recall"
-    loss, agreement, recall = (distilled[k] - labels_only[k] for k in measures)
-    lower = "lower" if loss <= 0 else "higher"
-    return ("With the teacher, the same student after the same steps has a validation "
-            f"loss {abs(loss):.3f} {lower}, agreement {100 * agreement:+.1f} points, "
-            f"fact recall {100 * recall:+.1f} points.")
+    loss, low, high = distilled["loss"] - labels_only["loss"], *limits
+    def share(row):
+        low, high = _wilson(row["recall"], row["asked"])
+        return f"{row['recall']:.0%} ({low:.0%} to {high:.0%})"
+
+    winner = "it is not shown who wins" if low <= 0 <= high else (
+        "the teacher wins" if loss < 0 else "labels win")
+    return (f"{winner}: loss {loss:+.3f} ({low:+.3f} to {high:+.3f}), "
+            f"fact recall {share(distilled)} against {share(labels_only)}")
+
+def _verdicts(rows, students, data) -> str: # two lines
+    "With and without the teacher, after the same steps and for the same work."
+    by_name = {row["model"]: row for row in rows}
+    nats, tokens = _by_article(students["distilled"], data)
+    lines = []
+    for words, name in ("after as many steps", _NAMES[0]), ("for as much work", _SAME_WORK):
+        others, _ = _by_article(students[name], data)
+        limits = _bootstrap(nats - others, tokens)
+        told = _difference(by_name[name], by_name["distilled"], limits)
+        lines.append(f"{words:<19} {told}")
+    return "\n".join(lines)
 
 # %% ../nbs/tools/demo.ipynb #cell-29
 def _samples(teacher, students:dict, tokenizer, prompt="铁的元素符号是",
@@ -113,32 +172,33 @@ def _samples(teacher, students:dict, tokenizer, prompt="铁的元素符号是",
 # %% ../nbs/tools/demo.ipynb #cell-32
 def demo(
     out=None, # folder for what it makes; a new one below runs/ if not given
-    max_steps:int=900, # of each training
+    max_steps:int=180, # of each training but the last, which has as much work
     seed:int=42,
     device=None, # the best there is if not given
     progress:bool=True, # bars while training
 ) -> list[dict]: # rows of the table
-    "Train a tiny student on labels alone and with a teacher; say what that was worth."
+    "Train a tiny student with and without a teacher; say what the teacher was worth."
     make_accelerator(device) # names a device that is not there, before it writes
     out = new_folder(out) if out else free_folder("runs/demo")
     teacher = TeacherModel("tiny", device)
     data = WikiDataset("tiny", seq_len=ModelConfig.tiny().max_seq_len)
-    trainers = {}
-    alphas = 0.0, TrainingConfig.tiny().alpha
-    for i, (name, alpha) in enumerate(zip(_NAMES, alphas), 1):
-        _log.info(f"training {i} of 2: the student, {name}, {max_steps} steps")
-        folder = out / name.replace(" ", "-")
-        try: trainers[name] = _train_tiny(alpha, teacher, data, folder, max_steps, seed,
+    trainers, steps = {}, dict.fromkeys(_NAMES, max_steps)
+    steps[_SAME_WORK] = _same_work(max_steps, teacher)
+    for i, (name, n) in enumerate(steps.items(), 1):
+        _log.info(f"training {i} of {len(steps)}: the student, {name}, {n} steps")
+        folder = out / name.replace(",", "").replace(" ", "-")
+        try: trainers[name] = _train_tiny(name, teacher, data, folder, n, seed,
                                           device=device, progress=progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("demo stopped; a new one starts from the "
                                     f"beginning, and {out} may be removed") from None
     students = {name: t.student for name, t in trainers.items()}
     rows = _compare(teacher, students, data, trainers)
-    print(f"\n{_table(rows)}\n\n{_difference(*rows[1:])}\n")
+    print(f"\n{_table(rows)}\n\nDistilled and labels only, at 95 %:\n"
+          f"{_verdicts(rows, students, data)}\n")
     prompt = "铁的元素符号是"
     for name, text in _samples(teacher, students, data.tokenizer, prompt).items():
-        print(f"{name:<14}{prompt}{text}")
+        print(f"{name:<18}{prompt}{text}")
     _save(out, trainers, rows, data.tokenizer)
     return rows
 
@@ -159,23 +219,22 @@ def _save(out, trainers:dict, rows, tokenizer):
     prompt = "下面是一组关于名胜的问答。" # questions and answers about sights
     print(f"""next   distill_nb generate --checkpoint {run} --strategy top_p {prompt}
        distill_nb evaluate --checkpoint {run}
-       distill_nb train --preset tiny --num-epochs 6 --checkpoint-dir runs/longer""")
+       distill_nb train --preset tiny --checkpoint-dir runs/longer""")
 
 # %% ../nbs/tools/demo.ipynb #cell-33c
 def _packed(name, folder=ASSETS) -> Path: # of a student of the package
     return Path(folder) / f"{name.replace(' ', '-')}.safetensors"
 
-def make_students(demo_folder, # of a finished demo
+def make_students(runs, # folder with a finished run of each name
                   folder=ASSETS): # what the package ships
-    "Keep the demo's two students, packed."
+    "Keep the two students, packed."
     for name in _NAMES:
-        newest = checkpoints(Path(demo_folder) / name.replace(" ", "-"))[0]
-        student = StudentModel.load(newest)
+        student = StudentModel.load(checkpoints(Path(runs) / name.replace(" ", "-"))[0])
         weights = dict(student.named_parameters()) # the head is the embedding, once
         write_packed(weights, _packed(name, folder))
 
 def tiny_students() -> dict: # name → `StudentModel`, in eval mode
-    "The demo's two students, labels only and distilled, as the package ships them."
+    "Two students, labels only and distilled, as the package ships them."
     students = {name: StudentModel(ModelConfig.tiny()) for name in _NAMES}
     for name, student in students.items():
         weights = read_packed(_packed(name))

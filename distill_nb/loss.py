@@ -67,7 +67,7 @@ def _chunk_grad(
     "Loss of a few tokens, and the gradient of alpha·kl + (1 − alpha)·ce in place."
     V, T, labels = vocab_size, temperature, labels[:, None]
     nothing = -1e4 * max(1, 1 / T) # fills up: its exponential is 0
-    def share(w, z): return (scale * w / z).to(s.dtype) # of exponentials that sum to z
+    def share(w, z): return scale * w / z.to(s.dtype) # of exponentials that sum to z
     top, label = s[:, :V].amax(-1, keepdim=True), s.gather(1, labels)
     a = s.sub_(top)
     a[:, V:] = nothing * T
@@ -111,8 +111,7 @@ def _spans(n, size): return [slice(i, min(i + size, n)) for i in range(0, n, siz
 
 def _tiled_chunk_loss(s:Tensor, t:Tensor, labels:Tensor, *settings) -> Tensor:
     "`_chunk_loss` in tiles that fit a CPU's caches, and are small for a GPU."
-    size = 2_500_000 # logits
-    if s.device.type == "cpu": size = min(size, 160_000 * torch.get_num_threads())
+    size = 1_000_000 if s.device.type == "cpu" else 2_500_000 # logits
     rows, wide = max(1, size // s.shape[1]), torch.promote_types(s.dtype, torch.float32)
     scratch = torch.empty_like(s[:rows], dtype=wide)
     def tile(i): return s[i], None if t is None else t[i], labels[i]

@@ -18,7 +18,8 @@ def _orthogonal(G:Tensor, # [rows, columns]
     if is_tall: X = X.T # the product of rows with rows is the smaller one
     for _ in range(rounds):
         A = X @ X.T # [rows, rows]
-        X = 3.4445 * X + (2.0315 * A @ A - 4.7750 * A) @ X
+        B = torch.addmm(A, A, A, beta=-4.7750, alpha=2.0315) # 2.0315 A A − 4.7750 A
+        X = torch.addmm(X, B, X, beta=3.4445) # 3.4445 X + B X
     return X.T if is_tall else X
 
 # %% ../nbs/engine/muon.ipynb #muon
@@ -28,7 +29,7 @@ class Muon(torch.optim.AdamW):
         groups:list, # of parameters; the first holds the matrices
         lr, # of both
         betas=(0.9, 0.95), # AdamW's
-        momentum=0.95, # of the matrices
+        momentum=0.8, # of the matrices
     ):
         matrices, *rest = groups
         matrices = matrices | dict(momentum=momentum)

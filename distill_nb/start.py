@@ -10,25 +10,31 @@ import torch
 from torch import Tensor
 from .student import StudentModel
 
-# %% ../nbs/tools/start.ipynb #components
+# %% ../nbs/tools/start.ipynb #loud-2
 def _principal(E:Tensor, # [vocab, width]
                width:int) -> Tensor: # [vocab, width], or fewer columns where E has fewer
-    "Its rows in the directions in which they are longest, the longest first."
+    "Its rows without their mean, in the directions in which they are longest."
+    mean = E.mean(0, dtype=torch.float64)
     pieces = E.split(8192) # the whole in FP64 would be a gigabyte
-    squared = sum(rows.double().T @ rows.double() for rows in pieces) # [hidden, hidden]
+    squared = sum((rows - mean).T @ (rows - mean) for rows in pieces) # [hidden, hidden]
     _, axes = torch.linalg.eigh(squared) # columns, the shortest first
     axes = axes.flip(1)[:, :width]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
-    axes = (axes * largest.sign()).float()
-    return torch.cat([rows.float() @ axes for rows in pieces])
+    axes = axes * largest.sign()
+    return torch.cat([((rows - mean) @ axes).float() for rows in pieces])
+
+def _hidden_length(teacher) -> float: # of what its head reads
+    few = torch.arange(8, device=teacher.head_weight.device)[None]
+    return teacher.hidden(few).float().norm(dim=-1).mean().item()
 
 @torch.no_grad()
 def start_from_teacher(student, teacher):
-    "The embedding becomes the teacher's head in its own width, at its own scale."
+    "The embedding becomes the teacher's head in its own width, as loud as the teacher's."
     own = student.head_weight # [vocab, hidden]
     taken = _principal(teacher.head_weight[:len(own)], own.shape[1]).to(own)
-    own[:len(taken), :taken.shape[1]] = taken * (own.std() / taken.std())
-    student.init = "teacher" # for `run.json`
+    louder = _hidden_length(teacher) / own.shape[1]**0.5 # RMSNorm's length is √hidden
+    own[:len(taken), :taken.shape[1]] = louder * taken
+    student.init = "teacher" # for `run.json`; the optimizer lets it learn slowly
 
 def _new_student(config, seed, teacher=None, init="random", # or "teacher"
                  ) -> StudentModel:

@@ -14,8 +14,8 @@ from statistics import mean, stdev
 from typing import NamedTuple
 from torch.utils.data import Subset
 from .checkpoint import checkpoints
-from .config import BadInput, RunConfig, TrainingConfig
-from .files import ASSETS, _disk_errors, hold_run_folder, write_file
+from .config import BadInput, RunConfig
+from .files import _disk_errors, hold_run_folder, write_file
 from .plan import TeacherShape, step_flops
 from .start import _new_student
 from .tiny import fact_recall
@@ -228,16 +228,6 @@ def _spread(values) -> str:
     return f"{mean(values):.3f} ± {stdev(values):.3f}"
 
 # %% ../nbs/tools/study.ipynb #cell-31
-def _advice(training:TrainingConfig) -> str: # empty where there is none
-    "What this study has found about the defaults of the loss."
-    if (training.alpha, training.temperature) != (0.5, 2.0): return ""
-    found = _by_recipe(read_rows(ASSETS / "study.csv"))
-    tried = _labels_only(900), Recipe(0.5, 2.0, 900), Recipe(0.9, 1.0, 900)
-    labels, usual, best = (mean(r["loss"] for r in found[way].values()) for way in tried)
-    return (f"on the tiny problem alpha 0.5 with temperature 2 ended at {usual:.2f} nats a token, "
-            f"no better than labels alone ({labels:.2f}); alpha 0.9 with temperature 1 ended at "
-            f"{best:.2f}: try that, or let distill_nb study find yours")
-
 def report(rows, run:RunConfig, teacher:TeacherShape) -> str: # to print
     "A table: each recipe beside labels only for as many steps of the same text."
     recipes, metrics = _by_recipe(rows), [m for m in _METRICS if m in rows[0]]

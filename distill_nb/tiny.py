@@ -52,8 +52,7 @@ def fact_recall(model, # ids → logits: a student or a teacher
                ) -> float: # share completed correctly
     "Ask every fact in a wording that the text does not have."
     by_length, right = {}, 0 # prompts of one length make a batch
-    for prompt, answer in prompts or recall_prompts():
-        if not _ends_between_tokens(tokenizer, prompt, answer): continue
+    for prompt, answer in _asked(tokenizer, prompts):
         ids = tokenizer.encode(prompt)
         by_length.setdefault(len(ids), []).append((ids, answer))
     device = next(model.parameters()).device
@@ -64,6 +63,10 @@ def fact_recall(model, # ids → logits: a student or a teacher
         for text, (_, answer) in zip(tokenizer.batch_decode(new), asked):
             right += text.startswith(answer)
     return right / sum(map(len, by_length.values()))
+
+def _asked(tokenizer, prompts=None) -> list: # those that it can be asked
+    return [(prompt, answer) for prompt, answer in prompts or recall_prompts()
+            if _ends_between_tokens(tokenizer, prompt, answer)]
 
 def _ends_between_tokens(tokenizer, prompt, answer) -> bool:
     "Whether the tokens of the sentence begin with the prompt's."

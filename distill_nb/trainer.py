@@ -43,8 +43,9 @@ def make_optimizer(model, config:TrainingConfig, optimizer="adamw"): # or "muon"
     decayed, kept = [], []
     for name, p in model.named_parameters():
         if p.requires_grad: (kept if p.dim() < 2 or "embed" in name else decayed).append(p)
+    slow = 0.1 if getattr(model, "init", "") == "teacher" else 1.0 # it is nearly right
     groups = [dict(params=decayed, weight_decay=config.weight_decay),
-              dict(params=kept, weight_decay=0.0)]
+              dict(params=kept, weight_decay=0.0, lr=slow * config.learning_rate)]
     if optimizer == "muon": return Muon(groups, config.learning_rate)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
 
@@ -126,8 +127,7 @@ def _prepare(t:DistillationTrainer, train) -> tuple:
         t.with_loss(t.student), make_optimizer(t.student, t.config, t.run.optimizer), train)
     schedule = make_schedule(optimizer.optimizer, t.config, t.place.total_steps)
     autocast, clip = partial(cpu_autocast, t.student), t.config.gradient_clip
-    step = TrainStep(model, optimizer, schedule, t.accelerator, clip, autocast)
-    return step, train
+    return TrainStep(model, optimizer, schedule, t.accelerator, clip, autocast), train
 
 # %% ../nbs/09_trainer.ipynb #cell-59
 @patch

@@ -39,7 +39,7 @@ BAD_COMMANDS = [  # command line, then what its one line must say
     ("nope", "'nope' is not a command", "demo, train"),
     ("train --bogus 1", "--bogus", "distill_nb train --help"),
     ("train extra", "extra", "distill_nb train --help"),
-    ("train --preset big", "'big'", "'tiny', 'qwen'", "distill_nb train --help"),
+    ("train --preset big", "'big'", "'tiny', 'recommended', 'qwen'", "distill_nb train --help"),
     ("train --batch-size many", "--batch-size", "'many'", "distill_nb train --help"),
     ("train --max-steps", "--max-steps", "distill_nb train --help"),
     ("train --alpha 2", "alpha=2.0 must be between 0 and 1"),
@@ -295,9 +295,15 @@ def test_defaults_of_the_presets():
                                  "wikimedia/wikipedia")
     assert (full.run.dataset_name, full.run.sample_mb, full.run.seed,
             full.run.max_steps) == ("20231101.zh", 50, 42, None)
-    assert tiny.run == RunConfig(ModelConfig.tiny(), TrainingConfig.tiny(), "tiny", "tiny")
+    found = dict(alpha=1.0, temperature=1.0, optimizer="muon", init="teacher")
+    rates = dict(learning_rate=0.008, warmup_steps=10)
+    assert tiny.run == RunConfig(ModelConfig.tiny(), TrainingConfig.tiny(), "tiny",
+                                 "tiny").changed(**found, **rates)
     larger = parse("train", ["--preset=tiny", "--batch-size", "16"])
-    assert larger.run.training == TrainingConfig.tiny(batch_size=16)
+    assert larger.run == tiny.run.changed(batch_size=16)
+    recommended = parse("train", ["--preset", "recommended"])
+    same = {name: getattr(full.run.training, name) for name in rates} # the two are its own
+    assert recommended.run.changed(**same) == full.run.changed(**found), "the same models and text"
     assert parse("train", ["--resume"]).resume
     assert parse("train", ["--resume", "here"]).resume == "here"
     assert (parse("verify-resume", []).run.max_steps,

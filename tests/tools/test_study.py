@@ -2,6 +2,7 @@
 refused before anything is."""
 import csv
 import re
+from pathlib import Path
 
 import pytest
 
@@ -90,8 +91,14 @@ def test_two_studies_in_one_folder(flags, tmp_path, capfd):
     assert told in capfd.readouterr().err and not (tmp_path / "study/study.json").exists()
 
 
-def test_what_the_study_has_found_is_what_train_says():
+def test_what_was_found_is_what_train_and_the_pages_say():
     from distill_nb.config import TrainingConfig
-    from distill_nb.study import _advice
-    assert "at 1.27 nats" in _advice(TrainingConfig()) and "(1.21)" in _advice(TrainingConfig())
-    assert "1.03" in _advice(TrainingConfig()) and _advice(TrainingConfig(alpha=0.9)) == ""
+    from distill_nb.recipe import _PASS, _STEPS, _advice
+    said, root = _advice(TrainingConfig()), Path(__file__).parents[2]
+    losses = re.findall(r"(\d\.\d\d) nats a token after (\d+) steps", said)
+    assert [int(steps) for _, steps in losses] == [_PASS, _PASS, _STEPS]
+    assert _advice(TrainingConfig(alpha=0.9)) == ""
+    for name in ("README.md", "howto/gpu.md"):
+        text = (root / name).read_text(encoding="utf-8")
+        for told in (*(loss for loss, _ in losses), f"{_STEPS / _PASS:.0%} of the steps"):
+            assert told in text, (name, told)

@@ -127,9 +127,9 @@ from distill_nb.saver import Saver
 Saver.write = lambda self, *args: self.tensors_read.set()
 """
 MAIN = "from distill_nb.cli import main\nmain()"
-LARGE = ("train --preset tiny --device cpu --max-steps 3 --eval-interval 1000 --eval-batches 1 "
-         "--log-interval 1 --batch-size 1 --hidden-size 512 --num-layers 5 --num-heads 8 "
-         "--intermediate-size 2048 --save-interval 1 --keep 1").split()
+LARGE = ("train --preset tiny --optimizer adamw --device cpu --max-steps 3 --eval-interval 1000 "
+         "--eval-batches 1 --log-interval 1 --batch-size 1 --hidden-size 512 --num-layers 5 "
+         "--num-heads 8 --intermediate-size 2048 --save-interval 1 --keep 1").split()
 
 
 def test_saving_takes_no_second_copy_of_the_weights(tmp_path):
