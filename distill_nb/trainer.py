@@ -43,7 +43,7 @@ def make_optimizer(model, config:TrainingConfig, optimizer="adamw"): # or "muon"
     decayed, kept = [], []
     for name, p in model.named_parameters():
         if p.requires_grad: (kept if p.dim() < 2 or "embed" in name else decayed).append(p)
-    slow = 0.1 if getattr(model, "init", "") == "teacher" else 1.0 # it is nearly right
+    slow = 0.1 if getattr(model, "init", "") == "teacher" else 1.0 # nearly right already
     groups = [dict(params=decayed, weight_decay=config.weight_decay),
               dict(params=kept, weight_decay=0.0, lr=slow * config.learning_rate)]
     if optimizer == "muon": return Muon(groups, config.learning_rate)
