@@ -23,7 +23,7 @@ def _principal(E:Tensor, # [vocab, width]
     axes = axes * largest.sign()
     return torch.cat([((rows - mean) @ axes).float() for rows in pieces])
 
-def _hidden_length(teacher) -> float: # of what its head reads
+def _hidden_length(teacher) -> float: # of its last hidden states; any few tokens will do
     few = torch.arange(8, device=teacher.head_weight.device)[None]
     return teacher.hidden(few).float().norm(dim=-1).mean().item()
 

@@ -156,7 +156,8 @@ def _note_settings(out, about:dict):
         write_file(path, json.dumps(about, indent=2, ensure_ascii=False))
 
 def _write_rows(path, rows:list): # of dicts
-    writer = csv.DictWriter(text := io.StringIO(), rows[-1], lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     with _disk_errors(path): write_file(path, text.getvalue())
@@ -212,7 +213,7 @@ def _margin(differences) -> float: # of their mean, at 95 %
     "Half the width of the interval that Student's t gives to so few values."
     n = len(differences)
     if n < 2: return math.inf
-    t = _T95[n - 2] if n < 11 else 1.96 + 2.7 / (n - 1)
+    t = _T95[n - 2] if n < 11 else 1.96 + 2.7 / (n - 1) # nearly
     return t * stdev(differences) / math.sqrt(n)
 
 def _verdict(differences, lower_is_better=True) -> str:
