@@ -109,10 +109,11 @@ def _compare(teacher, students:dict, data, trainers:dict) -> list[dict]: # table
     "Size, validation loss, agreement with the teacher and fact recall of each model."
     reports = {name: [r["valid"] for r in trainer.meter.history if "valid" in r][-1]
                for name, trainer in trainers.items()}
+    asked = len(_asked(data.tokenizer))
     def row(name, model, parameters, report, who, agreement):
         return dict(model=name, parameters=parameters, loss=report[f"{who}_ce"],
                     bits_per_char=report[f"{who}_bits_per_char"], agreement=agreement,
-                    recall=fact_recall(model, data.tokenizer), asked=len(_asked(data.tokenizer)))
+                    recall=fact_recall(model, data.tokenizer), asked=asked)
 
     first = next(iter(reports.values()))
     rows = [row("teacher", teacher, teacher.model.num_parameters(), first, "teacher", 1.0)]
