@@ -81,7 +81,7 @@ def _wilson(share, n) -> tuple: # lowest and highest, at 95 %
     z = 1.96
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half) # not −0 by rounding
 
 @torch.no_grad()
 def _by_article(model, data, batches=20) -> tuple: # nats and tokens, [articles] each
