@@ -135,11 +135,11 @@ def _base_run(kind, own:dict, checkpoint_dir) -> RunConfig: # `own`: flags of th
 def _find_device(args):
     "Raises `BadInput` for a missing device or tracker, or a full run without a GPU."
     import torch
-    from distill_nb.device import make_accelerator
+    from distill_nb.device import device_of_command
     run, folder = args.run, args.run.training.checkpoint_dir
     wants_gpu = args.preset != "tiny" and run.device is None
     if wants_gpu and not torch.cuda.is_available(): raise BadInput(_without_gpu(run))
-    return make_accelerator(run.device, run.log_with, folder).device
+    return device_of_command(run.device, run.log_with, folder)
 
 def _load_data(run:RunConfig, tokenizer):
     from distill_nb.data import WikiDataset
@@ -203,13 +203,13 @@ def _cpu_speed(): # operations a second, at most
 
 def _without_gpu(run:RunConfig) -> str:
     "What a full run without a GPU means, in one line."
-    from distill_nb.plan import TeacherShape, run_steps, step_flops
+    from distill_nb.plan import TeacherShape, _duration, run_steps, step_flops
     steps = run_steps(run.model, run.training, run.sample_mb, run.max_steps,
                       accumulate=run.accumulate)
     work = step_flops(run.model, run.training, TeacherShape(), run.gradient_checkpointing,
                       run.accumulate)
-    hours = steps * work / _cpu_speed() / 3600
-    time = f"{hours / 24:.0f} days" if hours > 48 else f"{hours:.1f} hours"
+    seconds = steps * work / _cpu_speed()
+    time = f"{seconds / 86400:.0f} days" if seconds > 172_800 else _duration(seconds)
     return (f"this machine has no CUDA GPU, and on its CPU this run takes about {time} at the "
             "least; try --preset tiny (a minute, offline), a smaller --sample-mb or --max-steps, "
             "or go on all the same with --device cpu")
@@ -218,7 +218,7 @@ def _without_gpu(run:RunConfig) -> str:
 def _evaluate(args:_Evaluate):
     from itertools import islice
     from distill_nb.checkpoint import find_checkpoint
-    from distill_nb.device import make_accelerator
+    from distill_nb.device import device_of_command
     from distill_nb.meter import _in_rows, gap_report, teacher_gap_sums
     from distill_nb.runs import check_fit
     from distill_nb.saver import check_same_tokens
@@ -226,7 +226,7 @@ def _evaluate(args:_Evaluate):
     from distill_nb.teacher import TeacherModel
     checkpoint = find_checkpoint(args.checkpoint)
     run = RunConfig.load(checkpoint.resolve().parent)
-    device = make_accelerator(args.device).device
+    device = device_of_command(args.device)
     student = StudentModel.load(checkpoint, device)
     teacher = TeacherModel(args.teacher or run.teacher, device)
     check_same_tokens(checkpoint, teacher.tokenizer)
@@ -265,6 +265,8 @@ def _export(args:_Export):
 # %% ../nbs/tools/cli.ipynb #cell-25
 def _demo(args:_Demo):
     from distill_nb.demo import demo
+    from distill_nb.device import device_of_command
+    device_of_command(args.device)
     demo(args.out, args.max_steps, args.seed, args.device)
 
 def _study(args:_Study):

@@ -225,9 +225,11 @@ class Command:
         if not folder.exists(): self.run.save(folder) # what --resume starts with
         flags = ["--checkpoint-dir", str(folder), "--resume"]
         argv = [sys.executable, "-P", "-c", program, "train", *flags]
+        threads = str(torch.get_num_threads()) # the same for all: it changes sums
         with open(folder.with_suffix(".log"), "ab") as out:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out,
-                                            stderr=out, start_new_session=True)
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                start_new_session=True, env=os.environ | dict(OMP_NUM_THREADS=threads))
         return self.process
 
     def __enter__(self):

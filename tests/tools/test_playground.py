@@ -13,6 +13,9 @@ def writers():
     return load_models(dict.fromkeys(("teacher", "labels only", "distilled"), "tiny"))
 
 
+BACKGROUND = "e => getComputedStyle(e).backgroundImage"
+
+
 class Played:
     "The playground on a page."
     def __init__(self, page):
@@ -102,9 +105,9 @@ def test_sliders_move_the_bars_and_not_the_text(played):
     played.press("temperature", "End")
     played.until(lambda: "keeps 1" in played.app.locator(".bars").inner_text(), 5)
     assert played.texts() == texts
-    cut = played.app.locator(".bars .cut").first
-    hatch = cut.evaluate("e => getComputedStyle(e).backgroundImage")
-    assert hatch.startswith("repeating-linear-gradient")
+    cut, hatch = played.app.locator(".bars .cut").first, "repeating-linear-gradient"
+    # bars that are just being replaced have no style
+    played.until(lambda: cut.evaluate(BACKGROUND).startswith(hatch), 5)
     assert played.page.wrong == [], played.page.wrong
 
 
@@ -133,15 +136,16 @@ def test_a_token_is_chosen_by_click_and_by_key(played):
     before = played.bars()
     strip.nth(3).click()
     played.until(lambda: played.bars() != before and readout.inner_text() == "3", 5)
-    line = played.app.get_by_text("what each expected").inner_text()
-    assert strip.nth(3).inner_text().strip() in line
+    line = played.app.get_by_text("what each expected")
+    played.until(lambda: strip.nth(3).inner_text().strip() in line.inner_text(), 5)
     before = played.bars()
     played.press("token", "ArrowRight")
     played.until(lambda: played.bars() != before and readout.inner_text() == "4", 5)
     outline = "e => getComputedStyle(e).outlineStyle"
     played.until(lambda: strip.nth(4).evaluate(outline) == "solid", 5)
-    colours = strip.evaluate_all("all => all.map(e => getComputedStyle(e).backgroundColor)")
-    assert len(set(colours)) > 5 and "KL" in strip.nth(3).get_attribute("title")
+    colours = "all => all.map(e => getComputedStyle(e).backgroundColor)"
+    played.until(lambda: len(set(strip.evaluate_all(colours))) > 5, 5)
+    assert "KL" in strip.nth(3).get_attribute("title")
     assert played.page.wrong == [], played.page.wrong
 
 
@@ -171,7 +175,7 @@ def test_the_same_notebook_is_an_app(writers, tmp_path, page):
         assert len(played.seen_while_writing()) >= 4
         for text, writer in zip(played.texts(), writers.values()):
             assert text == written(writer, "铁的元素符号是")
-        assert played.app.locator(".bars .kept").count() == 3
+        played.until(lambda: played.app.locator(".bars .kept").count() == 3, 5)
         page.set_viewport_size(dict(width=600, height=900))
         wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 1, "the app scrolls sideways"
