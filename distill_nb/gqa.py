@@ -43,6 +43,11 @@ class KVCache:
         return self.kv[0, :, :, :end], self.kv[1, :, :, :end]
 
 # %% ../nbs/03_gqa.ipynb #cell-22
+def _can_share(x:Tensor) -> bool: # a key or value
+    "On NVIDIA's cards the kernel that shares them needs half precision and Ampere, or newer."
+    if not x.is_cuda: return True
+    return x.dtype != torch.float32 and torch.cuda.get_device_capability(x.device) >= (8, 0)
+
 class GQAAttention(nn.Module):
     """Causal attention in which groups of query heads share a key/value head.
 
@@ -84,8 +89,10 @@ class GQAAttention(nn.Module):
             cos_sin = self.rope(torch.arange(past, total, device=x.device))
         q, k, v = self.qkv(x, cos_sin)
         if cache is not None: k, v = cache.update(k, v)
+        if not _can_share(k):
+            k, v = (t.repeat_interleave(self.num_heads // self.num_kv_heads, 1) for t in (k, v))
         mask = causal_mask(new, total, x.device) if past and new > 1 else None
         out = F.scaled_dot_product_attention( # [batch, heads, seq, head_dim]
-            q, k, v, attn_mask=mask, is_causal=new > 1 and not past, enable_gqa=True,
-            dropout_p=self.dropout if self.training else 0.0)
+            q, k, v, attn_mask=mask, is_causal=new > 1 and not past,
+            dropout_p=self.dropout if self.training else 0.0, enable_gqa=_can_share(k))
         return self.o_proj(out.transpose(1, 2).flatten(2))

@@ -7,15 +7,32 @@ __all__ = ['TeacherModel']
 
 # %% ../nbs/06_teacher.ipynb #cell-02
 import logging
+from types import SimpleNamespace
 import torch
 from torch import nn, Tensor
 from .config import BadInput
 from .device import teacher_dtype
+from .gqa import _can_share
 from .hub import load_pretrained
 from .tokenizer import _start_ids
 
 # %% ../nbs/06_teacher.ipynb #cell-21
 _log = logging.getLogger("distill_nb")
+
+def _attend_with_copies(module, query, key, value, mask, **kwargs):
+    "What transformers does, with a copy of keys and values for each query head (see lesson 03)."
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    copies = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(copies, 1) for x in (key, value)) # [batch, heads, seq, …]
+    plain = SimpleNamespace(is_causal=getattr(module, "is_causal", True)) # nothing is shared
+    return sdpa_attention_forward(plain, query, key, value, mask, **kwargs)
+
+def _copy_heads(model): # of transformers
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    from transformers.modeling_utils import AttentionInterface
+    AttentionInterface.register("copies", _attend_with_copies)
+    AttentionMaskInterface.register("copies", sdpa_mask)
+    model.set_attn_implementation("copies")
 
 class TeacherModel(nn.Module):
     "A pretrained causal language model that only ever answers: eval mode, no gradients."
@@ -35,6 +52,7 @@ class TeacherModel(nn.Module):
         self.register_buffer("start", start, persistent=False) # BOS, or nothing
         num_params = self.model.num_parameters()
         self.model.to(device, dtype or teacher_dtype(device, num_params))
+        if not _can_share(self.head_weight): _copy_heads(self.model)
         self.requires_grad_(False).train(False)
         self._check_head()
         kind = str(self.model.dtype).removeprefix("torch.")
