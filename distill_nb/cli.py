@@ -203,6 +203,7 @@ def _cpu_speed(): # operations a second, at most
 
 def _without_gpu(run:RunConfig) -> str:
     "What a full run without a GPU means, in one line."
+    from distill_nb.device import why_no_gpu
     from distill_nb.plan import TeacherShape, _duration, run_steps, step_flops
     steps = run_steps(run.model, run.training, run.sample_mb, run.max_steps,
                       accumulate=run.accumulate)
@@ -210,9 +211,9 @@ def _without_gpu(run:RunConfig) -> str:
                       run.accumulate)
     seconds = steps * work / _cpu_speed()
     time = f"{seconds / 86400:.0f} days" if seconds > 172_800 else _duration(seconds)
-    return (f"this machine has no CUDA GPU, and on its CPU this run takes about {time} at the "
-            "least; try --preset tiny (a minute, offline), a smaller --sample-mb or --max-steps, "
-            "or go on all the same with --device cpu")
+    return (f"no CUDA GPU can be used here ({why_no_gpu()}), and on this CPU the run takes about "
+            f"{time} at the least; try --preset tiny (a minute, offline), a smaller --sample-mb "
+            "or --max-steps, or go on all the same with --device cpu")
 
 # %% ../nbs/tools/cli.ipynb #cell-23
 def _evaluate(args:_Evaluate):
