@@ -68,6 +68,13 @@ class _Plan:
     without = "eval_batches", "keep", "log_with"
 
 @dataclass(frozen=True)
+class _Doctor:
+    "Say what this machine has, and whether a run will work on it. Fetches nothing."
+    preset:_Preset = "qwen" # whose defaults
+    run:RunConfig = RunConfig()
+    without = "eval_batches", "keep", "log_with", "device"
+
+@dataclass(frozen=True)
 class _Demo:
     "Train a tiny student with and without a teacher, and compare. Offline."
     # folder for what it makes, new or empty (default: runs/demo, or the next that is free)
@@ -135,11 +142,13 @@ def _base_run(kind, own:dict, checkpoint_dir) -> RunConfig: # `own`: flags of th
 def _find_device(args):
     "Raises `BadInput` for a missing device or tracker, or a full run without a GPU."
     import torch
-    from distill_nb.device import device_of_command
+    from distill_nb.device import _device_of_command
     run, folder = args.run, args.run.training.checkpoint_dir
     wants_gpu = args.preset != "tiny" and run.device is None
-    if wants_gpu and not torch.cuda.is_available(): raise BadInput(_without_gpu(run))
-    return device_of_command(run.device, run.log_with, folder)
+    if wants_gpu and not torch.cuda.is_available():
+        from distill_nb.doctor import _without_gpu
+        raise BadInput(_without_gpu(run))
+    return _device_of_command(run.device, run.log_with, folder)
 
 def _load_data(run:RunConfig, tokenizer):
     from distill_nb.data import WikiDataset
@@ -194,32 +203,11 @@ def _train(args:_Train):
 
 def _tell(text): print(printable(text))
 
-# %% ../nbs/tools/cli.ipynb #cell-22
-def _cpu_speed(): # operations a second, at most
-    import torch
-    from distill_nb.measure import fastest
-    a = torch.randn(1024, 1024)
-    return 2 * 1024**3 / fastest(lambda: a @ a)
-
-def _without_gpu(run:RunConfig) -> str:
-    "What a full run without a GPU means, in one line."
-    from distill_nb.device import why_no_gpu
-    from distill_nb.plan import TeacherShape, _duration, run_steps, step_flops
-    steps = run_steps(run.model, run.training, run.sample_mb, run.max_steps,
-                      accumulate=run.accumulate)
-    work = step_flops(run.model, run.training, TeacherShape(), run.gradient_checkpointing,
-                      run.accumulate)
-    seconds = steps * work / _cpu_speed()
-    time = f"{seconds / 86400:.0f} days" if seconds > 172_800 else _duration(seconds)
-    return (f"no CUDA GPU can be used here ({why_no_gpu()}), and on this CPU the run takes about "
-            f"{time} at the least; try --preset tiny (a minute, offline), a smaller --sample-mb "
-            "or --max-steps, or go on all the same with --device cpu")
-
 # %% ../nbs/tools/cli.ipynb #cell-23
 def _evaluate(args:_Evaluate):
     from itertools import islice
     from distill_nb.checkpoint import find_checkpoint
-    from distill_nb.device import device_of_command
+    from distill_nb.device import _device_of_command
     from distill_nb.meter import _in_rows, gap_report, teacher_gap_sums
     from distill_nb.runs import check_fit
     from distill_nb.saver import check_same_tokens
@@ -227,7 +215,7 @@ def _evaluate(args:_Evaluate):
     from distill_nb.teacher import TeacherModel
     checkpoint = find_checkpoint(args.checkpoint)
     run = RunConfig.load(checkpoint.resolve().parent)
-    device = device_of_command(args.device)
+    device = _device_of_command(args.device)
     student = StudentModel.load(checkpoint, device)
     teacher = TeacherModel(args.teacher or run.teacher, device)
     check_same_tokens(checkpoint, teacher.tokenizer)
@@ -266,8 +254,8 @@ def _export(args:_Export):
 # %% ../nbs/tools/cli.ipynb #cell-25
 def _demo(args:_Demo):
     from distill_nb.demo import demo
-    from distill_nb.device import device_of_command
-    device_of_command(args.device)
+    from distill_nb.device import _device_of_command
+    _device_of_command(args.device)
     demo(args.out, args.max_steps, args.seed, args.device)
 
 def _study(args:_Study):
@@ -307,6 +295,10 @@ def _verify_resume(args:_VerifyResume):
         try: verify_resume(start, folder, every, exact, run.seed)
         except NotTheSame as e: raise SystemExit(f"distill_nb: not the same: {e}") from None
 
+def _doctor(args:_Doctor):
+    from distill_nb.doctor import doctor
+    print(doctor(args.run))
+
 def _plan(args:_Plan):
     from distill_nb.plan import plan, teacher_shape
     from distill_nb.hub import is_folder_name, load_pretrained
@@ -317,6 +309,7 @@ def _plan(args:_Plan):
         from transformers import AutoTokenizer
         tokens = len(_load_data(run, load_pretrained(AutoTokenizer, run.teacher)).train.tokens)
     import torch
+    from distill_nb.measure import _cpu_speed
     here = args.preset == "tiny" and run.device is None and not torch.accelerator.is_available()
     on_cpu = here or run.device == "cpu"
     tflops = args.tflops or (_cpu_speed() / 1e12 if on_cpu else 30)
@@ -337,7 +330,7 @@ def _bench(args:_Bench):
 _COMMANDS = {
     "demo": (_Demo, _demo), "train": (_Train, _train), "evaluate": (_Evaluate, _evaluate),
     "generate": (_Generate, _generate), "export": (_Export, _export), "plan": (_Plan, _plan),
-    "bench": (_Bench, _bench), "study": (_Study, _study),
+    "doctor": (_Doctor, _doctor), "bench": (_Bench, _bench), "study": (_Study, _study),
     "verify-resume": (_VerifyResume, _verify_resume)}
 
 def _usage() -> str:

@@ -37,6 +37,10 @@ def race(variants:dict, repeats=5) -> dict: # name → function; name → second
 def fastest(f, repeats=5) -> float: # s, after one call to warm up
     return race(dict(f=f), repeats)["f"]
 
+def _cpu_speed(): # operations a second, at most
+    a = torch.randn(1024, 1024)
+    return 2 * 1024**3 / fastest(lambda: a @ a)
+
 # %% ../nbs/tools/measure.ipynb #peak-rss
 def _peak_rss(f, phase=lambda: "") -> dict: # what is going on → most bytes meanwhile
     "What the process holds while `f` runs, beyond before; asked every millisecond."

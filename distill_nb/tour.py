@@ -37,7 +37,7 @@ _SHELVES = [ # name, what it is, x, y, width, height; its modules in small print
      "config · files · tokenizer · hub · formats · sources · splits · device · checkpoint",
      "saver · runs · step · muon · meter · signals · watch"),
     ("tools", "what is built on it", 486, 240, 464, 58,
-     "facts · articles · tiny · start · demo · cache · measure · plan",
+     "facts · articles · tiny · start · demo · cache · measure · plan · doctor",
      "check · peers · races · bench · study · recipe · live · writers",
      "panels · playground · browser · verify · terminal · flags · cli")]
 _ARROWS = [

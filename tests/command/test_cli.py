@@ -5,8 +5,9 @@ import dataclasses, json, os, re, shutil, subprocess, sys, time
 import pytest
 from shell import refused, snapshot
 
-from distill_nb.cli import _COMMANDS as COMMANDS, _parse as parse, _without_gpu as without_gpu, main
+from distill_nb.cli import _COMMANDS as COMMANDS, _parse as parse, main
 from distill_nb.config import BadInput, ModelConfig, RunConfig, TrainingConfig
+from distill_nb.doctor import _without_gpu as without_gpu
 from distill_nb.flags import flags_of
 
 
@@ -179,6 +180,15 @@ def test_evaluate_without_the_note_of_its_run(run_folder, tmp_path, capfd):
     shutil.copytree(run_folder / "step-00000010", tmp_path / "step-00000010")
     refused(["evaluate", "--checkpoint", str(tmp_path)], capfd,
             f"{tmp_path / 'run.json'} is missing")
+
+
+def test_doctor_says_what_is_here_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["doctor", "--checkpoint-dir", "runs/full"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert "HF_HUB_OFFLINE" in told["teacher"] and str(tmp_path) in told["disk"]
+    assert set(told) >= {"software", "processor", "memory", "this"} and not list(tmp_path.iterdir())
 
 
 def test_full_run_without_a_gpu(tmp_path, monkeypatch, capfd):
