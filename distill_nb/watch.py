@@ -129,6 +129,6 @@ def measure_pull(trainer, batches):
     t.flush()
     t.meter.record(dict(step=t.place.step, **norms))
     kl, ce = norms.values()
-    share = alpha * kl / (alpha * kl + (1 - alpha) * ce)
+    share = alpha * kl / (alpha * kl + (1 - alpha) * ce or 1) # both may be 0
     t.meter.say(f"step {t.place.step} gradients: KL {kl:.3g}, CE {ce:.3g}; with alpha {alpha:g} "
                 f"the teacher's pull is {share:.0%} of both")
