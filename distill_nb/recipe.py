@@ -50,12 +50,21 @@ def _finalists(rows, arms) -> dict: # name → recipe
 def _tiny(): # → the run, and its teacher's shape
     return RunConfig.preset("tiny").changed(teacher_cache=True), teacher_shape("tiny")
 
+_LITTLE = 0.1 # share of the text
+
+def _little() -> dict: # name → recipes, three and ten readings of a tenth of the text
+    recipe = _at(Recipe(1.0, 1.0, _STEPS, _LITTLE), learning_rate=0.008)
+    long, without = recipe._replace(steps=_PASS), lambda r: r._replace(alpha=0.0)
+    held = _at(without(long), weight_decay=0.1, dropout=0.1)
+    return {"the teacher's answers": [recipe, long],
+            "labels": [without(recipe), without(long)], "labels, held back": [held]}
+
 def _study_recipes(teacher, data, out) -> list: # rows; data with the teacher's answers
-    "All of it: an hour and a half on one core."
+    "All of it: two hours on one core."
     run, shape = _tiny()
     arms = _arms(run, shape)
     rows = study(sum(arms.values(), []), _CHOSEN_BY, teacher, data, run, out)
-    best = _finalists(rows, arms).values()
+    best = [*_finalists(rows, arms).values(), *sum(_little().values(), [])]
     return study(best, _JUDGED_BY, teacher, data, run, out)
 
 # %% ../nbs/tools/recipe.ipynb #advice
@@ -67,7 +76,7 @@ def _advice(training) -> str: # empty where there is none
     def best_of(alpha, steps): # its loss, in words
         losses = [mean(row["loss"] for row in seeds.values())
                   for recipe, seeds in judged.items()
-                  if (recipe.alpha, recipe.steps) == (alpha, steps)]
+                  if (recipe.alpha, recipe.steps, recipe.share) == (alpha, steps, 1)]
         return f"{min(losses):.2f} nats a token after {steps} steps"
 
     return (f"on the tiny problem alpha 0.5 with temperature 2 ended at {best_of(0.5, _PASS)}, "
