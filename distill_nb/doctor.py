@@ -6,7 +6,7 @@
 __all__ = ['doctor']
 
 # %% ../nbs/tools/doctor.ipynb #imports
-import os, platform, shutil
+import platform, shutil
 from importlib.metadata import version
 from pathlib import Path
 import psutil, torch

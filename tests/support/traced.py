@@ -45,10 +45,10 @@ WAITS = "_local_scalar_dense nonzero masked_select equal is_nonzero item _unique
 
 
 class Watch(TorchDispatchMode):
-    "Counts the operations on the card, and where the host waits for one; keeps who attends how."
+    "Counts the operations on the card, and where the host waits for one."
     def __init__(self):
         super().__init__()
-        self.ops, self.waits, self.attention = collections.Counter(), collections.Counter(), set()
+        self.ops, self.waits = collections.Counter(), collections.Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
