@@ -6,26 +6,29 @@
 __all__ = ['doctor']
 
 # %% ../nbs/tools/doctor.ipynb #imports
-import platform, shutil
+import platform
 from importlib.metadata import version
 from pathlib import Path
 import psutil, torch
 from .config import RunConfig
 from .device import _gpu_precision, _why_no_gpu, teacher_dtype
-from .files import first_line
+from .files import _free_bytes, first_line
+from .gqa import _card_shares
 from .hub import is_folder_name, one_line
 from .measure import _cpu_speed
-from .plan import (
-    _CARDS, TeacherShape, _duration, _fits, _way_out, peak_memory, run_steps, step_flops)
+from distill_nb.plan import (
+    _CARDS, TeacherShape, _duration, _fits, _way_out, peak_memory, run_steps, step_flops,
+    teacher_shape)
+from .saver import checkpoint_bytes
 
 # %% ../nbs/tools/doctor.ipynb #machine
 def _gb(num_bytes): return f"{num_bytes / 1e9:.1f} GB"
 
-def _processor() -> str:
+def _processor(speed) -> str: # operations a second
     fast = teacher_dtype("cpu", 10**9) == torch.bfloat16
     threads = torch.get_num_threads()
     return (f"{threads} thread{'s' if threads > 1 else ''}, "
-            f"{_cpu_speed() / 1e9:.0f} GFLOP/s in FP32, "
+            f"{speed / 1e9:.0f} GFLOP/s in FP32, "
             f"{'and faster in BF16' if fast else 'BF16 is no faster'}")
 
 def _memory() -> str:
@@ -33,9 +36,8 @@ def _memory() -> str:
     return f"{_gb(memory.available)} free of {_gb(memory.total)}"
 
 def _disk(folder) -> str: # of a run, not there yet
-    path = Path(folder).absolute()
-    there = next(p for p in (path, *path.parents) if p.is_dir())
-    return f"{_gb(shutil.disk_usage(there).free)} free in {there}"
+    free, there = _free_bytes(folder)
+    return f"{_gb(free)} free in {there}"
 
 def _cards() -> list: # of rows
     if not torch.cuda.is_available(): return [("card", f"none: {_why_no_gpu()}")]
@@ -43,9 +45,8 @@ def _cards() -> list: # of rows
     for i in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(i)
         free, total = torch.cuda.mem_get_info(i)
-        shares = (card.major, card.minor) >= (8, 0)
         rows.append((f"card {i}", f"{card.name}, {_gb(free)} free of {_gb(total)}, "
-                     f"{_gpu_precision()}, keys {'shared' if shares else 'copied'}"))
+                     f"{_gpu_precision()}, keys {'shared' if _card_shares(i) else 'copied'}"))
     return [*rows, ("compiler", _compiler())]
 
 def _compiler() -> str: # for a card
@@ -67,13 +68,17 @@ def _teacher(model_id) -> str: # where it will come from
     return f"{model_id} can be fetched from {constants.ENDPOINT}"
 
 # %% ../nbs/tools/doctor.ipynb #verdict
-def _without_gpu(run:RunConfig) -> str:
+def _shape(model_id) -> TeacherShape: # Qwen's where nothing is on this disk
+    here = model_id == "tiny" or Path(model_id).is_dir()
+    return teacher_shape(model_id) if here else TeacherShape()
+
+def _without_gpu(run:RunConfig, speed=None) -> str: # of this CPU, measured if not given
     "What a full run without a GPU means, in one line."
     steps = run_steps(run.model, run.training, run.sample_mb, run.max_steps,
                       accumulate=run.accumulate)
-    work = step_flops(run.model, run.training, TeacherShape(), run.gradient_checkpointing,
-                      run.accumulate)
-    seconds = steps * work / _cpu_speed()
+    work = step_flops(run.model, run.training, _shape(run.teacher),
+                      run.gradient_checkpointing, run.accumulate)
+    seconds = steps * work / (speed or _cpu_speed())
     time = f"{seconds / 86400:.0f} days" if seconds > 172_800 else _duration(seconds)
     return (f"no CUDA GPU can be used here ({_why_no_gpu()}), and on this CPU the run takes "
             f"about {time} at the least; try --preset tiny (a minute, offline), a smaller "
@@ -81,7 +86,7 @@ def _without_gpu(run:RunConfig) -> str:
 
 def _fit(run:RunConfig, gb) -> str: # on a card of so many
     settings = run.gradient_checkpointing, run.accumulate
-    shapes = run.model, run.training, TeacherShape()
+    shapes = run.model, run.training, _shape(run.teacher)
     peak = peak_memory(*shapes, *settings, True, run.optimizer)
     told = f"takes {_gb(peak.total)} at the peak, and the card has {gb:.1f}"
     if _fits(gb, peak): return f"fits: it {told}"
@@ -89,19 +94,20 @@ def _fit(run:RunConfig, gb) -> str: # on a card of so many
     flags = card and _way_out(card, *shapes, *settings, optimizer=run.optimizer)
     return f"fits with {flags}" if flags else f"does not fit: it {told}"
 
-def _verdict(run:RunConfig) -> str:
-    if not torch.cuda.is_available(): return _without_gpu(run)
+def _verdict(run:RunConfig, speed) -> str:
+    if not torch.cuda.is_available(): return _without_gpu(run, speed)
     cards = range(torch.cuda.device_count())
     return _fit(run, min(torch.cuda.mem_get_info(i)[1] for i in cards) / 1e9)
 
 def doctor(run:RunConfig=RunConfig()) -> str: # to print
     "What this machine has for a run, and whether the run will work. Fetches nothing."
     versions = [f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate")]
-    folder, student = run.training.checkpoint_dir, run.model.num_params
+    folder, speed = run.training.checkpoint_dir, _cpu_speed()
     rows = [("software", ", ".join([f"Python {platform.python_version()}", *versions])),
-            ("processor", _processor()), ("memory", _memory()), *_cards(),
-            ("disk", f"{_disk(folder)}; a checkpoint takes {_gb(12 * student)}"),
+            ("processor", _processor(speed)), ("memory", _memory()), *_cards(),
+            ("disk", f"{_disk(folder)}; a checkpoint takes "
+             f"{_gb(checkpoint_bytes(run.model))}"),
             ("teacher", _teacher(run.teacher)),
             ("demo", "distill_nb demo runs on any of this, offline"),
-            ("this run", _verdict(run))]
+            ("this run", _verdict(run, speed))]
     return "\n".join(f"{name:<12}{words}" for name, words in rows)

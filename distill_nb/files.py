@@ -165,13 +165,16 @@ def hold_run_folder(folder, # made if missing
     try: yield
     finally: lock.release()
 
+def _free_bytes(folder): # → bytes, and the nearest folder that is there
+    path = Path(folder).absolute()
+    there = next(p for p in (path, *path.parents) if p.is_dir())
+    return shutil.disk_usage(there).free, there
+
 def check_room(folder, # where something is to be written; it need not be there yet
                needed, # bytes
                what="a checkpoint", cure="give a folder on a larger disk"): # for the message
     "Raise `BadInput` where the disk has less room, before anything is written."
-    path = Path(folder).absolute()
-    there = next(p for p in (path, *path.parents) if p.is_dir())
-    free = shutil.disk_usage(there).free
+    free, _ = _free_bytes(folder)
     if needed > free:
         raise BadInput(f"{what} takes {needed / 1e9:,.2f} GB, and the disk of {folder} has"
                        f" {free / 1e9:,.2f} GB free; make room, or {cure}")

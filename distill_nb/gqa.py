@@ -43,10 +43,13 @@ class KVCache:
         return self.kv[0, :, :, :end], self.kv[1, :, :, :end]
 
 # %% ../nbs/03_gqa.ipynb #cell-22
+def _card_shares(device) -> bool: # Ampere or newer
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
 def _can_share(x:Tensor) -> bool: # a key or value
-    "On NVIDIA's cards the kernel that shares them needs half precision and Ampere, or newer."
+    "On NVIDIA's cards the kernel that shares them needs half precision and a card that can."
     if not x.is_cuda: return True
-    return x.dtype != torch.float32 and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    return x.dtype != torch.float32 and _card_shares(x.device)
 
 class GQAAttention(nn.Module):
     """Causal attention in which groups of query heads share a key/value head.

@@ -141,7 +141,7 @@ def open_run(trainer):
         _check_same_everywhere(t.accelerator, settings)
         if not step: check_free(folder)
         if is_main:
-            check_room(folder, checkpoint_bytes(t.student))
+            check_room(folder, checkpoint_bytes(t.student.config))
             if moved := _set_aside_newer(folder, step): t.meter.say(moved)
             with _disk_errors(folder / RUN_FILE): t.run.save(folder)
         if told := t.config.warm_up_told(t.place.total_steps): t.meter.say(told)

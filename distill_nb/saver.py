@@ -31,7 +31,7 @@ class Saver:
     def begin(self, student, state:dict, tokenizer): # whole tensors; state: of `trainer.pt`
         "Begin to write. Training goes on; its next update waits until the tensors have been read."
         path = step_folder(self.folder, state["current_step"])
-        check_room(path, checkpoint_bytes(student))
+        check_room(path, checkpoint_bytes(student.config))
         self.tensors_read.clear()
         self.writing = self.thread.submit(self.write, path, student, state, tokenizer)
 
@@ -64,9 +64,9 @@ class Saver:
         "Wait for the checkpoint being written, whatever comes of it."
         if self.writing: wait([self.writing])
 
-def checkpoint_bytes(student):
-    "Weights and AdamW's two averages; the rest is a tokenizer."
-    return 3 * sum(p.numel() * p.element_size() for p in student.parameters()) + 20_000_000
+def checkpoint_bytes(config:ModelConfig) -> int: # of a student
+    "Weights and AdamW's two averages in FP32; the rest is a tokenizer."
+    return 12 * config.num_params + 20_000_000
 
 def _noted(state): # in the manifest; JSON has no NaN
     val_loss = state["val_loss"]
