@@ -10,7 +10,7 @@ import hashlib, json, logging, os, time
 from pathlib import Path
 import numpy as np, torch
 from tqdm.auto import tqdm
-from .config import BadInput
+from .config import BadInput, RunConfig
 from .data import Blocks, WikiDataset
 from .files import check_room, first_line, wait_for_lock, write_file
 from .runs import _check_reads
@@ -25,6 +25,10 @@ def _raw(x): # tensor → its bytes, [bytes]
 
 # %% ../nbs/tools/cache.ipynb #cell-49
 _STAMP, _HIDDEN = "stamp.json", "hidden.bin" # the files of the folder
+
+def _load_data(run:RunConfig, tokenizer) -> WikiDataset: # of a run
+    return WikiDataset(run.dataset, run.dataset_name, run.sample_mb, run.seq_len, tokenizer,
+                       run.val_fraction, run.data_seed, None, run.text_field, run.on_bad_text)
 
 class _TaughtBlocks(Blocks):
     "`Blocks` that bring the teacher's final hidden states, found by the number of the block."

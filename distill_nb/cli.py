@@ -85,11 +85,15 @@ class _Demo:
 
 @dataclass(frozen=True)
 class _Evaluate:
-    "Say how far a student is from its teacher on the validation part."
-    checkpoint:str = "checkpoints/" # folder of a checkpoint, or of a run: then its newest
+    "Say what a student is worth: its scores with limits, beside its teacher's."
+    # folder of a checkpoint, or of a run: then its newest; an exported folder; an id on the hub
+    checkpoint:str = "checkpoints/"
     # id on the hub, or a model folder, or tiny (default: the one of the run)
     teacher:str|None = None
-    eval_batches:int|None = None # validate on at most this many batches (default: all)
+    against:str|None = None # another student, judged on the same articles (default: none)
+    dataset:str|None = None # file or folder of text to judge on (default: that of the run)
+    eval_batches:int|None = None # judge on at most this many batches (default: all)
+    out:str|None = None # folder for evaluation.json and a plot (default: none)
     device:str|None = None # cpu, cuda or mps (default: the best there is)
 
 @dataclass(frozen=True)
@@ -150,13 +154,8 @@ def _find_device(args):
         raise BadInput(_without_gpu(run))
     return _device_of_command(run.device, run.log_with, folder)
 
-def _load_data(run:RunConfig, tokenizer):
-    from distill_nb.data import WikiDataset
-    return WikiDataset(run.dataset, run.dataset_name, run.sample_mb, run.seq_len, tokenizer,
-                       run.val_fraction, run.data_seed, None, run.text_field, run.on_bad_text)
-
 def _load(run:RunConfig, device): # → teacher and data
-    from distill_nb.cache import cache_teacher
+    from distill_nb.cache import _load_data, cache_teacher
     from distill_nb.teacher import TeacherModel
     teacher = TeacherModel(run.teacher, device)
     data = _load_data(run, teacher.tokenizer)
@@ -205,26 +204,9 @@ def _tell(text): print(printable(text))
 
 # %% ../nbs/tools/cli.ipynb #cell-23
 def _evaluate(args:_Evaluate):
-    from itertools import islice
-    from distill_nb.checkpoint import find_checkpoint
-    from distill_nb.device import _device_of_command
-    from distill_nb.meter import _in_rows, gap_report, teacher_gap_sums
-    from distill_nb.runs import check_fit
-    from distill_nb.saver import check_same_tokens
-    from distill_nb.student import StudentModel
-    from distill_nb.teacher import TeacherModel
-    checkpoint = find_checkpoint(args.checkpoint)
-    run = RunConfig.load(checkpoint.resolve().parent)
-    device = _device_of_command(args.device)
-    student = StudentModel.load(checkpoint, device)
-    teacher = TeacherModel(args.teacher or run.teacher, device)
-    check_same_tokens(checkpoint, teacher.tokenizer)
-    data = _load_data(run, teacher.tokenizer)
-    check_fit(student, teacher, data, alpha=1.0)
-    _, batches = data.dataloaders(run.training.batch_size)
-    sums = teacher_gap_sums(student, teacher, islice(batches, args.eval_batches), data.tokenizer)
-    _tell(checkpoint)
-    print(_in_rows(gap_report(sums)))
+    from distill_nb.evaluate import _evaluate_paths
+    print(_evaluate_paths(args.checkpoint, args.teacher, args.against, args.dataset,
+                          args.eval_batches, args.out, args.device))
 
 # %% ../nbs/tools/cli.ipynb #cell-24
 def _generate(args:_Generate):
@@ -300,6 +282,7 @@ def _doctor(args:_Doctor):
     print(doctor(args.run))
 
 def _plan(args:_Plan):
+    from distill_nb.cache import _load_data
     from distill_nb.plan import plan, teacher_shape
     from distill_nb.hub import is_folder_name, load_pretrained
     run, tokens = args.run, None

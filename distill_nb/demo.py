@@ -8,8 +8,9 @@ __all__ = ['demo', 'make_students', 'tiny_students']
 # %% ../nbs/tools/demo.ipynb #cell-02
 import json, logging, math, shlex
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-import torch, torch.nn.functional as F
+import torch
 from .checkpoint import checkpoints
 from .config import ModelConfig, RunConfig
 from .data import WikiDataset
@@ -19,6 +20,7 @@ from .files import (
     write_file, write_packed, write_whole)
 from .generator import TextGenerator
 from .muon import _muon_flops
+from .scores import _bootstrap, _by_article, _score, _wilson
 from .start import _new_student
 from .student import StudentModel
 from .teacher import TeacherModel
@@ -76,35 +78,6 @@ def _plot_curves(trainers:dict): # name → finished trainer
     return fig
 
 # %% ../nbs/tools/demo.ipynb #cell-26
-def _wilson(share, n) -> tuple: # lowest and highest, at 95 %
-    "Limits of a share that was counted on n cases (Wilson 1927)."
-    z = 1.96
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return max(0.0, middle - half), min(1.0, middle + half) # not −0 by rounding
-
-@torch.no_grad()
-def _by_article(model, data, batches=20) -> tuple: # nats and tokens, [articles] each
-    "The loss of each article of the validation text."
-    losses, ids = [], []
-    device, size = model.head_weight.device, RunConfig.preset("tiny").training.batch_size
-    for i in range(min(batches * size, len(data.valid))):
-        block = {k: v.to(device) for k, v in data.valid[i].items()} # [seq]
-        logits = model(block["input_ids"][None])[0].float() # [seq, vocab]
-        losses.append(F.cross_entropy(logits, block["labels"], reduction="none").cpu())
-        ids.append(block["input_ids"].cpu())
-    ends = torch.cat(ids) == data.tokenizer.eos_token_id
-    article = ends.cumsum(0) # the label after an end is the next one's first token
-    nats = torch.zeros(int(article[-1]) + 1).index_add_(0, article, torch.cat(losses))
-    return nats, article.bincount().float()
-
-def _bootstrap(differences, tokens, draws=2000) -> tuple: # lowest and highest, at 95 %
-    "Of the difference a token, if the articles had been others."
-    rng = torch.Generator().manual_seed(0)
-    drawn = torch.randint(len(tokens), (draws, len(tokens)), generator=rng)
-    means = differences[drawn].sum(1) / tokens[drawn].sum(1)
-    return tuple(means.quantile(torch.tensor([0.025, 0.975])).tolist())
-
 def _compare(teacher, students:dict, data, trainers:dict) -> list[dict]: # table rows
     "Size, validation loss, agreement with the teacher and fact recall of each model."
     reports = {name: [r["valid"] for r in trainer.meter.history if "valid" in r][-1]
@@ -146,14 +119,19 @@ def _difference(labels_only:dict, distilled:dict, # rows of `_compare`
     return (f"{winner}: loss {loss:+.3f} ({low:+.3f} to {high:+.3f}), "
             f"fact recall {share(distilled)} against {share(labels_only)}")
 
+def _sums(student, data, batches=20) -> dict: # of [articles]
+    "What `_train_tiny` validates on, article by article."
+    size = RunConfig.preset("tiny").training.batch_size
+    valid = islice(data.dataloaders(size)[1], batches)
+    return _by_article(_score(student, None, valid, data.tokenizer))
+
 def _verdicts(rows, students, data) -> str: # two lines
     "With and without the teacher, after the same steps and for the same work."
     by_name = {row["model"]: row for row in rows}
-    nats, tokens = _by_article(students["distilled"], data)
-    lines = []
+    ours, lines = _sums(students["distilled"], data), []
     for words, name in ("after as many steps", _NAMES[0]), ("for as much work", _SAME_WORK):
-        others, _ = _by_article(students[name], data)
-        limits = _bootstrap(nats - others, tokens)
+        difference = ours["nats"] - _sums(students[name], data)["nats"]
+        limits = _bootstrap(difference, ours["tokens"])
         told = _difference(by_name[name], by_name["distilled"], limits)
         lines.append(f"{words:<19} {told}")
     return "\n".join(lines)

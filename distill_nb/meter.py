@@ -62,21 +62,6 @@ def gap_report(sums:dict) -> dict: # nats per token, shares, bits per character
             report[f"{who}_bits_per_char"] = sums[f"{who}_ce"] / math.log(2) / chars
     return report
 
-_WORDS = dict(
-    student_ce=("student's loss", "nats a token, on the labels"),
-    teacher_ce=("teacher's loss", "nats a token, on the labels"),
-    teacher_entropy=("teacher's entropy",
-                     "nats a token: no student of this teacher gets its soft loss lower"),
-    kl=("KL divergence", "nats a token, of the student from its teacher, at temperature 1"),
-    top1_agreement=("agreement", "% of the tokens: the same one is the likeliest for both"),
-    student_bits_per_char=("student's loss", "bits a character: comparable between tokenizers"),
-    teacher_bits_per_char=("teacher's loss", "bits a character"))
-
-def _in_rows(report:dict) -> str: # a line a number
-    shown = report | {k: 100 * report[k] for k in ("top1_agreement",) if k in report}
-    rows = [(*_WORDS[k], value) for k, value in shown.items()]
-    return "\n".join(f"  {name:<19}{value:8.4f} {unit}" for name, unit, value in rows)
-
 def _in_words(report:dict) -> str: # in one line
     losses = [f"{who} {report[f'{who}_ce']:.3f}" for who in ("student", "teacher")
               if f"{who}_ce" in report]

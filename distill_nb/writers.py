@@ -33,6 +33,10 @@ class _CachedTeacher:
 
     def eval(self): return self
 
+    def parameters(self): return self.teacher.model.parameters()
+
+    def __call__(self, input_ids): return self.hidden(input_ids) @ self.head_weight.T # logits
+
     def new_cache(self):
         from transformers import DynamicCache
         return DynamicCache(config=self.teacher.model.config)
