@@ -258,7 +258,7 @@ def _study(args:_Study):
     recipes = make_recipes(args.alphas, args.temperatures, steps, run, shape)
     seeds = range(run.seed, run.seed + args.seeds)
     rows = study(recipes, seeds, teacher, data, run, out)
-    print(f"\n{report(rows, run, shape)}\n")
+    print(f"\n{report(rows, run, shape, out)}\n")
     _tell(f"saved  {out / 'results.csv'}  the table, a line a training")
     if _save_picture(out / "study.png", lambda: plot_study(rows, steps)):
         _tell(f"       {out / 'study.png'}  the picture")

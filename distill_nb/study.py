@@ -8,15 +8,17 @@ __all__ = ['read_rows', 'Recipe', 'make_recipes', 'study', 'report', 'plot_study
 # %% ../nbs/tools/study.ipynb #cell-02
 import csv, io, json, logging, math, shutil
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
+import torch
 from torch.utils.data import Subset
 from .checkpoint import checkpoints
 from .config import BadInput, RunConfig
 from .files import _disk_errors, hold_run_folder, write_file
 from .plan import TeacherShape, step_flops
+from .scores import _bootstrap, _by_article, _score
 from .start import _new_student
 from .tiny import fact_recall
 from .trainer import DistillationTrainer
@@ -132,8 +134,17 @@ def _train_recipe(recipe, seed, teacher, data, run:RunConfig, folder, progress=T
                agreement=found["top1_agreement"])
     if data.source == "tiny":
         row["recall"] = fact_recall(student.eval(), data.tokenizer)
+    _keep_articles(student, data, run, folder)
     for path in checkpoints(folder): shutil.rmtree(path) # the metrics are enough
     return row
+
+def _keep_articles(student, data, run, folder):
+    "What each article that validates has cost, for the limits of a difference."
+    valid = islice(data.dataloaders(run.training.batch_size)[1], run.eval_batches)
+    sums = _by_article(_score(student, None, valid, data.tokenizer))
+    kept = {name: sums[name].tolist() for name in ("nats", "tokens")}
+    path = Path(folder) / "articles.json"
+    with _disk_errors(path): write_file(path, json.dumps(kept))
 
 # %% ../nbs/tools/study.ipynb #cell-25
 def _read_settings(path) -> dict: # of a study
@@ -184,6 +195,9 @@ def study(recipes, seeds, teacher, data,
         _note_settings(out, about)
         return _train_rest(recipes, seeds, teacher, data, run, out, progress)
 
+def _folder_of(out, recipe, seed) -> Path: # of one training
+    return Path(out) / f"{recipe.name.replace(',', '').replace(' ', '-')}-seed-{seed}"
+
 def _train_rest(recipes, seeds, teacher, data, run, out, progress) -> list: # of rows
     "What is not in the results yet."
     results = out / "results.csv"
@@ -192,7 +206,7 @@ def _train_rest(recipes, seeds, teacher, data, run, out, progress) -> list: # of
         if seed in _by_recipe(rows).get(recipe, {}): continue
         place = f"{len(rows) + 1} of {len(seeds) * len(recipes)}"
         _log.info(f"{recipe.name}, seed {seed}: {place}")
-        folder = out / f"{recipe.name.replace(',', '').replace(' ', '-')}-seed-{seed}"
+        folder = _folder_of(out, recipe, seed)
         try: row = _train_recipe(recipe, seed, teacher, data, run, folder, progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; the same command goes on from there: "
@@ -222,14 +236,27 @@ def _verdict(differences, lower_is_better=True) -> str:
     return "BETTER" if (mean(differences) < 0) == lower_is_better else "WORSE"
 
 def _told(differences) -> str: # of losses
+    if len(differences) < 2: return f"{differences[0]:+.3f} NOT SHOWN by one seed"
     return f"{mean(differences):+.3f} ± {_margin(differences):.3f} {_verdict(differences)}"
+
+def _over_articles(out, a, b, seeds) -> str: # of b − a, the mean of the seeds
+    "Between which limits the difference lies, were the articles others."
+    def kept(recipe, seed):
+        text = (_folder_of(out, recipe, seed) / "articles.json").read_text()
+        return {name: torch.tensor(values) for name, values in json.loads(text).items()}
+    try: pairs = [(kept(a, seed), kept(b, seed)) for seed in seeds]
+    except FileNotFoundError: return "" # trained by an earlier edition
+    differences = torch.stack([theirs["nats"] - ours["nats"] for ours, theirs in pairs])
+    low, high = _bootstrap(differences.mean(0), pairs[0][0]["tokens"])
+    return f", over articles {low:+.3f} to {high:+.3f}"
 
 def _spread(values) -> str:
     if len(values) == 1: return f"{values[0]:.3f}"
     return f"{mean(values):.3f} ± {stdev(values):.3f}"
 
 # %% ../nbs/tools/study.ipynb #cell-31
-def report(rows, run:RunConfig, teacher:TeacherShape) -> str: # to print
+def report(rows, run:RunConfig, teacher:TeacherShape,
+           out=None) -> str: # folder of the study, for limits over the articles; to print
     "A table: each recipe beside labels only for as many steps of the same text."
     recipes, metrics = _by_recipe(rows), [m for m in _METRICS if m in rows[0]]
     fewest = min(recipe.steps for recipe in recipes)
@@ -242,7 +269,9 @@ def report(rows, run:RunConfig, teacher:TeacherShape) -> str: # to print
         line = f"{recipe.name:<42}{own / plain:>5.2f}x"
         for m in metrics: line += f"{_spread([r[m] for r in seeds.values()]):>18}"
         differences = _paired(rows, base, recipe) if base in recipes else []
-        if differences and base != recipe: line += f"   {_told(differences)}"
+        if differences and base != recipe:
+            line += f"   {_told(differences)}"
+            if out: line += _over_articles(out, base, recipe, {*recipes[base]} & {*seeds})
         lines.append(line)
     return "\n".join(lines)
 

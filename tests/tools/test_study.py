@@ -26,7 +26,8 @@ def test_study(flags, tmp_path, capfd):
     assert len(rows(tmp_path)) == 8 and len(ways) == 4, (
         "labels only for as many steps and for as much work, two taught ways; two seeds of each")
     assert "labels only, 3 steps" in out and "alpha 0.5, T=2, 3 steps" in out
-    assert re.search(r" ± \d+\.\d{3} (BETTER|WORSE|NOT SHOWN)\n", out)
+    sure = r" ± \d+\.\d{3} (BETTER|WORSE|NOT SHOWN), over articles [+-]\d+\.\d{3} to "
+    assert re.search(sure, out)
     assert (tmp_path / "study/study.png").read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob("study/*/step-*")), (
         "a finished training leaves its metrics, not its checkpoints")
