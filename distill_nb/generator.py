@@ -21,7 +21,7 @@ def keep_top_k(logits:Tensor, # [vocab]
                k:int): # tokens that stay, and those as likely as the last of them
     """The k most likely tokens; the others get −inf.
 
-    Fan et al. 2018, §5, arXiv:1805.04833."""
+    Fan et al. 2018, §5.4, arXiv:1805.04833."""
     lowest = logits.topk(min(k, len(logits))).values[-1]
     return logits.where(logits >= lowest, -torch.inf)
 
@@ -29,7 +29,7 @@ def keep_top_p(logits:Tensor, # [vocab]
                p:float): # probability that stays
     """The smallest set of tokens that holds probability p: the nucleus.
 
-    Holtzman et al. 2020, §3.1, arXiv:1904.09751."""
+    Holtzman et al. 2020, arXiv:1904.09751."""
     if p == 1: return logits # else rounding could cut what has next to nothing
     probs, ids = logits.softmax(-1).sort(descending=True)
     before = probs.cumsum(-1) - probs # probability of what is more likely

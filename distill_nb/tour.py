@@ -65,6 +65,8 @@ _GROUND = """<style>
 
 # %% ../nbs/00_tour.ipynb #cell-12
 _ORANGE, _WHITE, _PALE = "#ffb454", "#ffffff", "#f9fafb"
+_FRAME = 'fill="#e3edf7" stroke="#9db4c8"' # of the student
+_ORANGE_FRAME = 'fill="#ffe3bd" stroke="#7a4100"'
 
 def _box(x, y, w, h, ground, label, *small): # the small print has a line each
     line = {_ORANGE: "#7a4100", _WHITE: "#5b6b7a", _PALE: "#c3ccd4"}[ground]
@@ -80,6 +82,8 @@ def model_map(*here): # numbers of lessons ("03"), "engine" or "tools"
     "The whole project as one picture, SVG, with what a notebook builds in orange."
     from IPython.display import SVG
     svg = _GROUND
+    if "05" in here: # builds the frame with the boxes
+        svg = svg.replace(_FRAME, _ORANGE_FRAME)
     for points in _ARROWS:
         svg += f'<polyline class="arrow" points="{points}" marker-end="url(#tip)"/>\n'
     for lesson, label, *place in _BOXES:
