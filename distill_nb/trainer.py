@@ -92,7 +92,7 @@ class DistillationTrainer:
         seed:int=42, # of dropout; the order of the blocks is decided by the data's own
         device:str=None, # "cpu", "cuda" or "mps"; the best there is if not given
         accumulate:int=1, # batches per step: their gradients are added up
-        eval_batches:int=None, # validate on so many batches at most
+        eval_batches:int=None, # validate on at most this many batches
         progress:bool=True, # a bar with loss, speed and time left
         keep:int=3, # newest checkpoints to keep, beside the best
         log_with:str=None, # also log to "tensorboard", "trackio" or "wandb"
@@ -215,7 +215,7 @@ def evaluate(self:DistillationTrainer) -> dict: # of `gap_report`
 # %% ../nbs/09_trainer.ipynb #cell-75
 @patch
 def save(self:DistillationTrainer, wait=True) -> Path: # the checkpoint's folder
-    "Write all that going on exactly needs; without `wait` training goes on meanwhile."
+    "Write all that exact resumption needs; without `wait`, training goes on during the writing."
     self.saver.finish()
     self.flush()
     with self.in_state(TrainerState.CHECKPOINTING), self.meter.paused():
@@ -231,7 +231,7 @@ def save(self:DistillationTrainer, wait=True) -> Path: # the checkpoint's folder
 def resume(self:DistillationTrainer,
     path=None, # a checkpoint, or a folder of them; `checkpoint_dir` if not given
 ):
-    "Go on from the newest whole checkpoint; where there is none, start from the beginning."
+    "Go on from the newest whole checkpoint; if there is none, start from the beginning."
     own, step = Path(self.config.checkpoint_dir), self.step
     self.saver.finish()
     checkpoint, saved = find_saved(path, own)
