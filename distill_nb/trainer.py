@@ -32,7 +32,7 @@ from .watch import Watch, measure_pull, skipped_steps, stop_broken
 # %% ../nbs/09_trainer.ipynb #cell-17
 def lr_factor(step, # from 0
               warmup_steps, total_steps):
-    "Share of the peak learning rate: a line up, half a cosine down (SGDR, arXiv:1608.03983)."
+    "Share of the peak rate: a line up, half a cosine down (SGDR, arXiv:1608.03983)."
     if step < warmup_steps: return (step + 1) / warmup_steps
     way_down = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1, way_down)))
@@ -215,7 +215,7 @@ def evaluate(self:DistillationTrainer) -> dict: # of `gap_report`
 # %% ../nbs/09_trainer.ipynb #cell-75
 @patch
 def save(self:DistillationTrainer, wait=True) -> Path: # the checkpoint's folder
-    "Write all that exact resumption needs; without `wait`, training goes on during the writing."
+    "Write all that exact resumption needs; without `wait`, in the background."
     self.saver.finish()
     self.flush()
     with self.in_state(TrainerState.CHECKPOINTING), self.meter.paused():
@@ -231,7 +231,7 @@ def save(self:DistillationTrainer, wait=True) -> Path: # the checkpoint's folder
 def resume(self:DistillationTrainer,
     path=None, # a checkpoint, or a folder of them; `checkpoint_dir` if not given
 ):
-    "Go on from the newest whole checkpoint; if there is none, start from the beginning."
+    "Go on from the newest whole checkpoint; if there is none, start afresh."
     own, step = Path(self.config.checkpoint_dir), self.step
     self.saver.finish()
     checkpoint, saved = find_saved(path, own)
