@@ -46,7 +46,7 @@ class TransformerBlock(nn.Module):
 class StudentModel(nn.Module):
     """A decoder-only transformer of Llama's shape, whose head is its embedding.
 
-    Press & Wolf 2017, §3, arXiv:1608.05859."""
+    Press & Wolf 2017, arXiv:1608.05859."""
     # in training, keep what enters a block, and compute the inside once more going back
     gradient_checkpointing = False
 
