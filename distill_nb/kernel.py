@@ -67,7 +67,7 @@ def _grad_kernel(S, TEACHER, LABELS, STATS, LOSSES, SCALE, alpha, T, V, columns)
 # %% ../nbs/engine/kernel.ipynb #rows
 @cache
 def _kernels():
-    "Both kernels, compiled at their first call. In them Triton looks for this module's names."
+    "Both kernels, compiled when first called. Triton looks for names in this module."
     global tl, BLOCK
     import triton, triton.language as tl
     BLOCK = tl.constexpr(4096)
@@ -80,7 +80,7 @@ def _kd_rows(
     alpha, temperature, vocab_size,
     scale:Tensor, # of the gradient; one number
 ) -> Tensor: # kl and ce, [2, rows], FP64
-    "`_chunk_loss` in two launches: logits are read twice, the gradient is written once."
+    "`_chunk_loss` in two launches: two readings of the logits, one writing."
     sums, grad = _kernels()
     losses = torch.empty(2, len(s), dtype=torch.float64, device=s.device)
     tensors = s, t, labels, torch.empty(5, len(s), device=s.device), losses
@@ -93,13 +93,14 @@ def _kd_rows(
 # %% ../nbs/engine/kernel.ipynb #choose
 _warn_once = cache(logging.getLogger("distill_nb").warning)
 
-def _try_rows(way, plain, device, columns, dtypes, *settings): # raises what went wrong
-    "The numbers of `way` on four rows are those of `plain`."
+def _try_rows(way, plain, device, columns, student_dtype, teacher_dtype, *settings):
+    "Raise, where on four rows `way` does not run or its numbers are not those of `plain`."
     numbers = torch.Generator().manual_seed(0)
     def logits(dtype):
         if dtype is None: return None
         return (3 * torch.randn(4, columns, generator=numbers)).to(device, dtype)
-    s, t, labels = *map(logits, dtypes), torch.arange(4, device=device)
+    s, t = logits(student_dtype), logits(teacher_dtype)
+    labels = torch.arange(4, device=device)
     scale = torch.ones((), device=device)
     right = s.clone()
     expected = plain(right, None if t is None else t.clone(), labels, *settings, scale)
@@ -113,7 +114,7 @@ def _try_rows(way, plain, device, columns, dtypes, *settings): # raises what wen
 
 @cache
 def _fast_chunk_loss(plain, # `_chunk_loss`, which `torch.compile` can fuse
-                     *tried): # device, columns, dtypes, settings: as `_try_rows` takes them
+                     *tried): # as `_try_rows` takes them, from `device` on
     "What computes a chunk of logits in a few launches; None where nothing does."
     reasons = []
     def attempt(name, make):
@@ -127,7 +128,7 @@ def _fast_chunk_loss(plain, # `_chunk_loss`, which `torch.compile` can fuse
 
     if way := attempt("Triton", lambda: _kd_rows): return way
     way = attempt("torch.compile", lambda: torch.compile(plain))
-    if way: _warn_once(f"the loss's kernel does not work with this machine's {reasons[0]}; "
+    if way: _warn_once(f"the loss's kernel does not work here, by {reasons[0]}; "
                        "torch.compile does, and takes its place")
     else: _warn_once(f"neither {' nor '.join(reasons)} works on this machine; "
                      "the loss runs without them, correct but slower")

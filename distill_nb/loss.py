@@ -136,9 +136,8 @@ def _loss_and_grads(
     grad_w = torch.zeros_like(weight, dtype=wide) if needs[1] else None
     chunk_loss = _tiled_chunk_loss
     if hidden.is_cuda and V > 16_384 and wide == torch.float32:
-        dtypes = dtype, teacher_hidden.dtype if alpha else None
-        tried = hidden.device, columns, dtypes, alpha, T, V
-        chunk_loss = _fast_chunk_loss(_chunk_loss, *tried) or _tiled_chunk_loss
+        tried = hidden.device, columns, dtype, teacher_hidden.dtype if alpha else None
+        chunk_loss = _fast_chunk_loss(_chunk_loss, *tried, alpha, T, V) or chunk_loss
     losses = [hidden.new_zeros(2, 0)]
     def kept(x, at): return x.where(keep[at, None], 0) # else as if it were 0
     with torch.autocast(hidden.device.type, enabled=False):

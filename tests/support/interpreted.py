@@ -16,7 +16,8 @@ def off(x, right): return ((x.double() - right).norm() / right.norm()).item()
 
 def logits(kind, rows, columns):
     s, t = 3 * torch.randn(2, rows, columns)
-    if kind == "huge": s, t = 2e4 * torch.rand(2, rows, columns) - 1e4
+    if kind in ("huge", "apart"): s, t = 2e4 * torch.rand(2, rows, columns) - 1e4
+    if kind == "apart": s, t = s.sort(descending=True).values, t.sort().values
     if kind == "rising": s, t = s.sort().values, t.sort().values  # the largest comes last
     if kind == "sure": t[:, 7], s[:, -columns // 3] = 60., 40.
     return s, t

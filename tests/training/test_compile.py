@@ -11,7 +11,7 @@ SETTINGS = 0.5, 2., 4000 # alpha, temperature, vocabulary
 def test_compiled_is_the_same(dtype):
     torch.manual_seed(0)
     cpu = torch.device("cpu")  # where the kernel does not run
-    compiled = _fast_chunk_loss(_chunk_loss, cpu, 4032, (dtype, dtype), *SETTINGS)
+    compiled = _fast_chunk_loss(_chunk_loss, cpu, 4032, dtype, dtype, *SETTINGS)
     assert compiled not in (None, _kd_rows)
     one = torch.ones(())
     for rows in (64, 17, 64): # a last chunk is shorter
@@ -30,8 +30,8 @@ from distill_nb.kernel import _fast_chunk_loss
 from distill_nb.loss import _chunk_loss
 logging.basicConfig()
 for columns in (128, 192):
-    dtypes = torch.float32, torch.float32
-    assert not _fast_chunk_loss(_chunk_loss, torch.device("cpu"), columns, dtypes, 0.5, 2., 100)"""
+    tried = torch.device("cpu"), columns, torch.float32, torch.float32
+    assert not _fast_chunk_loss(_chunk_loss, *tried, 0.5, 2., 100)"""
     env = os.environ | dict(CXX="/bin/false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path))
     ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
