@@ -9,6 +9,7 @@ __all__ = []
 from functools import cache
 import logging, torch
 from torch import Tensor
+from .files import first_line
 
 # %% ../nbs/engine/kernel.ipynb #sums
 def _sums_kernel(S, TEACHER, LABELS, STATS, LOSSES, T, V, columns):
@@ -123,8 +124,7 @@ def _fast_chunk_loss(plain, # `_chunk_loss`, which `torch.compile` can fuse
             _try_rows(way, plain, *tried)
             return way
         except Exception as e:
-            reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-            reasons.append(f"{name} ({reason})")
+            reasons.append(f"{name} ({first_line(e)})")
 
     if way := attempt("Triton", lambda: _kd_rows): return way
     way = attempt("torch.compile", lambda: torch.compile(plain))

@@ -123,3 +123,22 @@ def test_compiled_for_a_card(architecture, tmp_path, monkeypatch):
         assert code.count("cvt.f64.f32") == 1 and f".target sm_{architecture}" in code
         assert code.count("div.") <= 2, "a division for each logit"
     assert (vectors(sums, "st"), vectors(grad, "st")) == (0, TILES)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("alpha, T", [(0., 2.), (0.5, 2.), (0.9, 1.), (1., 20.)])
+def test_on_a_card(alpha, T):
+    from distill_nb.kernel import _fast_chunk_loss, _kd_rows
+    low = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.half
+    tried = torch.device("cuda", 0), 151_680, low, torch.half if alpha else None
+    assert _fast_chunk_loss(_chunk_loss, *tried, alpha, T, 151_665) is _kd_rows
+    torch.manual_seed(0)
+    s, t = (3 * torch.randn(2, 64, 151_680, device="cuda")).unbind()
+    s, t = s.to(low), t.half() if alpha else None
+    y, one = torch.randint(151_665, (64,), device="cuda"), torch.ones((), device="cuda")
+    right, teacher = s.double(), t.double() if alpha else None
+    expected = _chunk_loss(right, teacher, y, alpha, T, 151_665, one.double())
+    losses = _kd_rows(s, t, y, alpha, T, 151_665, one)
+    assert ((losses - expected).abs() < 2e-6 * (expected + 1)).all()
+    assert (s.double() - right).norm() < torch.finfo(low).eps * right.norm()
