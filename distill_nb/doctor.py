@@ -15,6 +15,8 @@ from .device import _gpu_precision, _why_no_gpu, teacher_dtype
 from .files import _free_bytes, first_line
 from .gqa import _card_shares
 from .hub import is_folder_name, one_line
+from .kernel import _kd_rows, _try_rows
+from .loss import _chunk_loss
 from .measure import _cpu_speed
 from distill_nb.plan import (
     _CARDS, TeacherShape, _duration, _fits, _way_out, peak_memory, run_steps, step_flops,
@@ -47,10 +49,11 @@ def _cards() -> list: # of rows
         free, total = torch.cuda.mem_get_info(i)
         rows.append((f"card {i}", f"{card.name}, {_gb(free)} free of {_gb(total)}, "
                      f"{_gpu_precision()}, keys {'shared' if _card_shares(i) else 'copied'}"))
-    return [*rows, ("compiler", _compiler())]
+    return [*rows, ("kernel", _kernel())]
 
-def _compiler() -> str: # for a card
-    try: torch.compile(lambda x: x.exp() + 1)(torch.ones(64, device="cuda"))
+def _kernel() -> str: # of the loss
+    tried = torch.device("cuda"), 256, torch.float16, torch.float16, 0.5, 2., 200
+    try: _try_rows(_kd_rows, _chunk_loss, *tried)
     except Exception as e: return f"none, the loss will be slower: {first_line(e)}"
     return "works"
 

@@ -6,11 +6,11 @@
 __all__ = ['KDLoss', 'kd_loss', 'fused_kd_loss']
 
 # %% ../nbs/08_loss.ipynb #cell-02
-from functools import cache
 from typing import NamedTuple
-import logging, torch, torch.nn.functional as F
+import torch, torch.nn.functional as F
 from torch import Tensor
 from .config import IGNORE
+from .kernel import _fast_chunk_loss
 
 # %% ../nbs/08_loss.ipynb #cell-25
 class KDLoss(NamedTuple):
@@ -118,26 +118,6 @@ def _tiled_chunk_loss(s:Tensor, t:Tensor, labels:Tensor, *settings) -> Tensor:
     tiles = [tile(i) for i in _spans(len(s), rows)]
     return torch.cat([_chunk_loss(*x, *settings, scratch=scratch) for x in tiles], 1)
 
-# %% ../nbs/08_loss.ipynb #cell-57c
-_warn_once = cache(logging.getLogger("distill_nb").warning)
-@cache
-def _compiled_chunk_loss(device, columns, student_dtype, teacher_dtype, *settings):
-    "`_chunk_loss` compiled, for logits of these dtypes; tiled where compiling fails."
-    def four(*shape, dtype): return torch.zeros(4, *shape, dtype=dtype, device=device)
-    s, labels = four(columns, dtype=student_dtype), four(dtype=torch.long)
-    t = None if teacher_dtype is None else four(columns, dtype=teacher_dtype)
-    compiled = torch.compile(_chunk_loss)
-    try:
-        for x in (s, t, labels): # compiled once, whatever the number of rows
-            if x is not None: torch._dynamo.mark_dynamic(x, 0)
-        compiled(s, t, labels, *settings, torch.ones((), device=device))
-    except Exception as e:
-        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-        _warn_once(f"torch.compile does not work on this machine ({reason}); "
-                   "the loss runs without it, correct but slower")
-        return _tiled_chunk_loss
-    return compiled
-
 # %% ../nbs/08_loss.ipynb #cell-57e
 def _loss_and_grads(
     alpha, T, V, chunk_size, dtype, # the student's matrix products are in dtype
@@ -155,9 +135,9 @@ def _loss_and_grads(
     grad_h = torch.zeros_like(hidden, dtype=wide) if needs[0] else None
     grad_w = torch.zeros_like(weight, dtype=wide) if needs[1] else None
     chunk_loss = _tiled_chunk_loss
-    if hidden.is_cuda and V > 16_384: # compiling takes seconds
-        dtypes = dtype, teacher_hidden.dtype if alpha else None
-        chunk_loss = _compiled_chunk_loss(hidden.device, columns, *dtypes, alpha, T, V)
+    if hidden.is_cuda and V > 16_384 and wide == torch.float32:
+        tried = hidden.device, columns, dtype, teacher_hidden.dtype if alpha else None
+        chunk_loss = _fast_chunk_loss(_chunk_loss, *tried, alpha, T, V) or chunk_loss
     losses = [hidden.new_zeros(2, 0)]
     def kept(x, at): return x.where(keep[at, None], 0) # else as if it were 0
     with torch.autocast(hidden.device.type, enabled=False):

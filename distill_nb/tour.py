@@ -35,7 +35,7 @@ _BOXES = [ # lesson, label, x, y, width, height
 _SHELVES = [ # name, what it is, x, y, width, height; its modules in small print
     ("engine", "what the course stands on", 10, 240, 464, 58,
      "config · files · tokenizer · hub · formats · sources · splits · device · checkpoint",
-     "saver · runs · step · muon · meter · signals · watch"),
+     "saver · runs · step · muon · kernel · meter · signals · watch"),
     ("tools", "what is built on it", 486, 240, 464, 58,
      "facts · articles · tiny · start · scores · demo · cache · measure · plan",
      "doctor · check · peers · races · bench · study · recipe · live · writers",

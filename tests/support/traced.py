@@ -40,7 +40,7 @@ from distill_nb.student import StudentModel
 from distill_nb.teacher import TeacherModel, _can_share, _copy_heads
 from distill_nb.trainer import DistillationTrainer, StudentWithLoss
 
-VOCAB, TOKENS = 20_032, 20_001  # wide enough for the compiled loss; an odd number of tokens
+VOCAB, TOKENS = 20_032, 20_001  # wide enough for the loss's kernel; an odd number of tokens
 WAITS = "_local_scalar_dense nonzero masked_select equal is_nonzero item _unique2".split()
 
 
@@ -104,7 +104,7 @@ def trace_step():
     def noted(s, t, labels, *settings):
         seen.append([str(s.dtype), str(t.dtype), *s.shape])
         return loss._chunk_loss(s, t, labels, *settings)
-    loss._compiled_chunk_loss = lambda *a: noted
+    loss._fast_chunk_loss = lambda *a: noted
     teacher = TeacherModel("tiny", "cpu")
     data = WikiDataset("tiny", seq_len=128, tokenizer=teacher.tokenizer)
     attended, attend = set(), torch.nn.functional.scaled_dot_product_attention
