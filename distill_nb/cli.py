@@ -104,6 +104,11 @@ class _Generate:
     top_p:float = 0.9 # probability to choose among, for top_p
     temperature:float = 1.0 # below 1 sharpens, above 1 flattens; not for greedy
     seed:int|None = None # the same seed gives the same text (default: another one every time)
+    min_p:float = 0.0 # cut tokens less than so many times as likely as the likeliest
+    repetition_penalty:float = 1.0 # above 1, tokens of the text so far become less likely
+    stop:tuple[str, ...] = () # texts before which to end (default: none)
+    # int8 reads a quarter of the bytes for each token, on a CPU (default: FP32)
+    quantize:str|None = None
     device:str = "cpu" # cpu, cuda or mps
     positional = "prompt"
 
@@ -232,9 +237,11 @@ def _generate(args:_Generate):
     from distill_nb.generator import TextGenerator
     from distill_nb.device import make_accelerator
     device = make_accelerator(args.device).device
-    generator = TextGenerator.from_checkpoint(find_checkpoint(args.checkpoint), device)
+    checkpoint = find_checkpoint(args.checkpoint)
+    generator = TextGenerator.from_checkpoint(checkpoint, device, args.quantize)
     settings = {name: getattr(args, name) for name in
-                "strategy max_new_tokens top_k top_p temperature seed".split()}
+                "strategy max_new_tokens top_k top_p temperature seed min_p repetition_penalty "
+                "stop".split()}
     pieces = generator.stream(args.prompt, **settings)
     first = next(pieces, "") # a setting that is refused is refused before anything is printed
     for piece in chain([args.prompt + first], pieces): # a vocabulary may hold anything

@@ -131,7 +131,7 @@ class _EachAlone:
 # %% ../nbs/engine/decode.ipynb #layouts-code
 def _check_quantize(quantize, device):
     if quantize not in (None, "int8"):
-        raise BadInput(f"quantize={quantize!r} must be None or 'int8'")
+        raise BadInput(f"quantize={quantize!r} is not known; give 'int8', or nothing")
     if quantize and torch.device(device).type != "cpu":
         raise BadInput(f"int8 is for a CPU, and the device is {device}; "
                        "leave one of the two out")

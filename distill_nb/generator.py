@@ -161,7 +161,7 @@ def _rounds(self:TextGenerator, prompts, reasons, # row → why it ended; a call
 def _prompt_ids(self:TextGenerator, prompt):
     if not isinstance(prompt, str):
         raise BadInput(f"the prompt {str(prompt)[:40]} is of type "
-                       f"{type(prompt).__name__}; give one text")
+                       f"{type(prompt).__name__}; give a text, or a list of texts")
     if any("\ud800" <= c <= "\udfff" for c in prompt):
         raise BadInput(f"the prompt {prompt[:40]!r} is not UTF-8; "
                        "give text in that encoding")
