@@ -53,6 +53,9 @@ class _Products:
             gate_up=joined(layer.ffn, "gate", "up"), down=joined(layer.ffn, "down"))
             for layer in student.layers]
 
+def _normed(x, norm): # as `norm` itself, in one call
+    return F.rms_norm(x, x.shape[-1:], norm.weight, norm.eps)
+
 class _Rows:
     "Texts that one student writes together; `logits` [rows, vocab] are for the next token."
     def __init__(self, student, products:_Products,
@@ -92,10 +95,10 @@ class _Rows:
         ids = torch.tensor(tokens, device=self.device)
         x = self.student.embedding(ids) # [rows, hidden]
         for layer, products, kv in zip(self.student.layers, self.products.layers, self.kv):
-            x = x + self.attend(layer.attention_norm(x), products, kv)
-            gate, up = products.gate_up(layer.ffn_norm(x)).chunk(2, -1)
+            x = x + self.attend(_normed(x, layer.attention_norm), products, kv)
+            gate, up = products.gate_up(_normed(x, layer.ffn_norm)).chunk(2, -1)
             x = x + products.down(F.silu(gate) * up)
-        self.logits = self.products.head(self.student.norm(x)) # [rows, vocab]
+        self.logits = self.products.head(_normed(x, self.student.norm)) # [rows, vocab]
 
     def attend(self, x:Tensor, # [rows, hidden]
                products, kv:Tensor): # [2, rows, kv_heads, room, head_dim]
