@@ -108,8 +108,23 @@ class _Generate:
     top_p:float = 0.9 # probability to choose among, for top_p
     temperature:float = 1.0 # below 1 sharpens, above 1 flattens; not for greedy
     seed:int|None = None # the same seed gives the same text (default: another one every time)
+    min_p:float = 0.0 # cut tokens less than so many times as likely as the likeliest
+    repetition_penalty:float = 1.0 # above 1, tokens of the text so far become less likely
+    stop:tuple[str, ...] = () # texts before which to end (default: none)
+    # int8 reads a quarter of the bytes for each token, on a CPU (default: FP32)
+    quantize:str|None = None
     device:str = "cpu" # cpu, cuda or mps
     positional = "prompt"
+
+@dataclass(frozen=True)
+class _Serve:
+    "Answer other programs over HTTP, on the routes of OpenAI's completions."
+    checkpoint:str = "checkpoints/" # folder of a checkpoint, or of a run: then its newest
+    host:str = "127.0.0.1" # who may ask: only this machine, unless you say otherwise
+    port:int = 8000 # where to listen
+    # int8 reads a quarter of the bytes for each token, on a CPU (default: FP32)
+    quantize:str|None = None
+    device:str = "cpu" # cpu, cuda or mps
 
 @dataclass(frozen=True)
 class _Export:
@@ -214,14 +229,24 @@ def _generate(args:_Generate):
     from distill_nb.generator import TextGenerator
     from distill_nb.device import make_accelerator
     device = make_accelerator(args.device).device
-    generator = TextGenerator.from_checkpoint(find_checkpoint(args.checkpoint), device)
+    checkpoint = find_checkpoint(args.checkpoint)
+    generator = TextGenerator.from_checkpoint(checkpoint, device, args.quantize)
     settings = {name: getattr(args, name) for name in
-                "strategy max_new_tokens top_k top_p temperature seed".split()}
+                "strategy max_new_tokens top_k top_p temperature seed min_p repetition_penalty "
+                "stop".split()}
     pieces = generator.stream(args.prompt, **settings)
     first = next(pieces, "") # a setting that is refused is refused before anything is printed
     for piece in chain([args.prompt + first], pieces): # a vocabulary may hold anything
         print(printable(piece, math.inf, keep="\n\t\u200c\u200d"), end="", flush=True)
     print()
+
+def _serve(args:_Serve):
+    from distill_nb.checkpoint import find_checkpoint
+    from distill_nb.device import make_accelerator
+    from distill_nb.generator import TextGenerator
+    from distill_nb.serve import _listen
+    device, checkpoint = make_accelerator(args.device).device, find_checkpoint(args.checkpoint)
+    _listen(TextGenerator.from_checkpoint(checkpoint, device, args.quantize), args.host, args.port)
 
 def _export(args:_Export):
     from distill_nb.checkpoint import find_checkpoint
@@ -312,9 +337,9 @@ def _bench(args:_Bench):
 # %% ../nbs/tools/cli.ipynb #cell-27
 _COMMANDS = {
     "demo": (_Demo, _demo), "train": (_Train, _train), "evaluate": (_Evaluate, _evaluate),
-    "generate": (_Generate, _generate), "export": (_Export, _export), "plan": (_Plan, _plan),
-    "doctor": (_Doctor, _doctor), "bench": (_Bench, _bench), "study": (_Study, _study),
-    "verify-resume": (_VerifyResume, _verify_resume)}
+    "generate": (_Generate, _generate), "serve": (_Serve, _serve), "export": (_Export, _export),
+    "plan": (_Plan, _plan), "doctor": (_Doctor, _doctor), "bench": (_Bench, _bench),
+    "study": (_Study, _study), "verify-resume": (_VerifyResume, _verify_resume)}
 
 def _usage() -> str:
     width = min(shutil.get_terminal_size().columns, 100)

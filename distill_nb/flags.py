@@ -63,7 +63,7 @@ class _Help(HelpFormatter):
 def _meaning(comment, default): # a comment may end with words for "not given": (default: all)
     "A line of the help: what the flag means, and what it is if not given."
     text = comment.partition(" (default: ")[0]
-    if default in (None, ""): text = comment
+    if default in (None, "", ()): text = comment
     elif type(default) is tuple: text += f" (default: {' '.join(map(str, default))})"
     else: text += f" (default: {'off' if default is False else default})"
     return text.replace("%", "%%")

@@ -6,15 +6,16 @@
 __all__ = ['keep_top_k', 'keep_top_p', 'token_bytes', 'TextGenerator']
 
 # %% ../nbs/10_generator.ipynb #cell-02
-import codecs
+import codecs, math
 import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .config import BadInput
+from .decode import _check_quantize, _dice, _Layouts, _Stops, _Stream, _Text
 from .student import StudentModel
 from .hub import load_pretrained
 from .tokenizer import (
-    _bytes_alone, _decoded, _is_byte_level, _no_tokens, _num_ids, _read_prompt)
+    _bytes_alone, _Decoded, _is_byte_level, _no_tokens, _num_ids, _read_prompt)
 
 # %% ../nbs/10_generator.ipynb #cell-20
 def keep_top_k(logits:Tensor, # [vocab]
@@ -35,6 +36,21 @@ def keep_top_p(logits:Tensor, # [vocab]
     before = probs.cumsum(-1) - probs # probability of what is more likely
     return logits.index_fill(0, ids[before >= p], -torch.inf)
 
+def _keep_min_p(logits:Tensor, # [vocab]
+                m:float): # share of the likeliest token's probability
+    "The tokens at least m times as likely as the most likely one."
+    return logits.where(logits >= logits.max() + math.log(m), -torch.inf)
+
+def _penalize(logits:Tensor, # [vocab]
+              used, # ids
+              penalty:float): # above 1 makes them less likely
+    """Divide the logits of used tokens, or multiply those that are negative.
+
+    Keskar et al. 2019, §4.1, arXiv:1909.05858, there with a division alone."""
+    used = torch.tensor(list(set(used)), device=logits.device)
+    z = logits[used]
+    return logits.index_copy(0, used, torch.where(z > 0, z / penalty, z * penalty))
+
 # %% ../nbs/10_generator.ipynb #cell-32
 # byte-level BPE writes these bytes as they are, the others as characters from 256 on
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -53,11 +69,12 @@ def token_bytes(tokenizer, # mostly byte-level BPE, as Qwen's and the tiny one a
 
 # %% ../nbs/10_generator.ipynb #cell-41
 def _cut(logits:Tensor, # [vocab], FP64
-         strategy, top_k, top_p, temperature) -> Tensor:
-    "The logits over the temperature, −inf for what top-k or top-p cuts away."
+         strategy, top_k, top_p, temperature, min_p) -> Tensor:
+    "The logits over the temperature, −inf for what is cut away."
     logits = (logits - logits.max()) / temperature # at most 0, so none overflows
-    if strategy == "top_k": return keep_top_k(logits, top_k)
-    return keep_top_p(logits, top_p)
+    if strategy == "top_k": logits = keep_top_k(logits, top_k)
+    else: logits = keep_top_p(logits, top_p)
+    return _keep_min_p(logits, min_p) if min_p else logits
 
 class TextGenerator:
     "Continues a prompt with a trained student."
@@ -71,55 +88,80 @@ class TextGenerator:
             raise BadInput(f"the model has {has} tokens, fewer than the {needs} "
                            "of the tokenizer; give its own")
         self.model, self.tokenizer = model.eval(), tokenizer
+        self.layouts = _Layouts(model) # of its weights
         self.num_ids, self.no_tokens = needs, torch.tensor(_no_tokens(tokenizer, needs))
 
     @classmethod
     def from_checkpoint(cls, path, # a folder that training wrote, with its tokenizer
-                        device="cpu"):
+                        device="cpu",
+                        quantize=None): # "int8": a quarter of the bytes, on a CPU
         "The student of a checkpoint and the tokenizer beside it; no network."
         from transformers import AutoTokenizer
+        _check_quantize(quantize, device)
         student = StudentModel.load(path, device)
-        return cls(student, load_pretrained(AutoTokenizer, str(path)))
+        writer = cls(student, load_pretrained(AutoTokenizer, str(path)))
+        writer.layouts = _Layouts(student, quantize or "fast")
+        return writer
 
     def next_token(self, logits:Tensor, # [vocab]
-                   strategy, top_k, top_p, temperature, rng) -> int:
+                   strategy, top_k, top_p, temperature, rng,
+                   min_p=0.0, penalty=1.0, used=()) -> int: # ids so far
         "Choose among the tokens that the tokenizer has."
         if logits.device.type == "mps": logits = logits.cpu() # which has FP64
-        logits = logits[:self.num_ids].double()
+        logits = logits[:self.num_ids]
         if len(self.no_tokens):
             logits = logits.index_fill(0, self.no_tokens.to(logits.device), -torch.inf)
         if not logits.max().isfinite():
             raise BadInput("what the model says is not finite (NaN or infinity), "
                            "so its weights are damaged; give another checkpoint")
+        if penalty != 1: logits = _penalize(logits.double(), used, penalty)
         if strategy == "greedy": return logits.argmax().item()
-        logits = _cut(logits, strategy, top_k, top_p, temperature)
+        logits = _cut(logits.double(), strategy, top_k, top_p, temperature, min_p)
         return torch.multinomial(logits.softmax(-1).cpu(), 1, generator=rng).item()
 
 # %% ../nbs/10_generator.ipynb #cell-41c
 @patch
-@torch.inference_mode()
-def token_ids(self:TextGenerator, prompt, strategy="greedy", max_new_tokens=256,
-              top_k=50, top_p=0.9, temperature=1.0, seed=None):
+def token_ids(self:TextGenerator, prompt, strategy="greedy",
+              **settings): # as for `generate`, but for `stop`
     "Yield the ids of the new tokens, until EOS, `max_new_tokens` or `max_seq_len`."
-    self._check(strategy, max_new_tokens, top_k, top_p, temperature)
-    ids, cache = self._prompt_ids(prompt), self.model.new_cache()
-    rng = torch.Generator()
-    if seed is None: rng.seed()
-    else: rng.manual_seed(seed)
-    head = self.model.head_weight # [vocab, hidden]
-    for _ in range(min(max_new_tokens, self.model.config.max_seq_len - len(ids))):
-        ids = torch.tensor([ids], device=head.device) # [1, new]
-        logits = head @ self.model.hidden(ids, cache)[0, -1] # [vocab]
-        token = self.next_token(logits, strategy, top_k, top_p, temperature, rng)
-        if token == self.tokenizer.eos_token_id: return
-        yield token
-        ids = [token]
+    reasons = {}
+    yield from (token for _, token in self._rounds([prompt], reasons, strategy, **settings))
+    return reasons[0]
+
+@patch
+@torch.inference_mode()
+def _rounds(self:TextGenerator, prompts, reasons, # row → why it ended; a caller may add one
+            strategy="greedy", max_new_tokens=256, top_k=50, top_p=0.9, temperature=1.0,
+            seed=None, min_p=0.0, repetition_penalty=1.0):
+    "Yield (row, token), one token of each row in turns, until all have ended."
+    self._check(strategy, max_new_tokens, top_k, top_p, temperature, min_p,
+                repetition_penalty)
+    texts, longest = [*map(self._prompt_ids, prompts)], self.model.config.max_seq_len
+    room = [min(longest, len(ids) + max_new_tokens) for ids in texts]
+    dice = [_dice(seed) for _ in texts]
+    reasons |= {i: "length" for i, ids in enumerate(texts) if len(ids) == room[i]}
+    going = [i for i in range(len(texts)) if i not in reasons]
+    if going: rows = self.layouts.start([texts[i] for i in going], max(room))
+    while going:
+        tokens = [self.next_token(logits, strategy, top_k, top_p, temperature, dice[i],
+                                  min_p, repetition_penalty, texts[i])
+                  for i, logits in zip(going, rows.logits)]
+        for i, token in zip(going, tokens):
+            if token == self.tokenizer.eos_token_id: reasons[i] = "eos"
+            else:
+                yield i, token
+                texts[i].append(token)
+                if len(texts[i]) == room[i]: reasons.setdefault(i, "length")
+        left = [row for row, i in enumerate(going) if i not in reasons]
+        if len(left) < len(going): rows.keep(left)
+        going = [going[row] for row in left]
+        if going: rows.step([tokens[row] for row in left])
 
 @patch
 def _prompt_ids(self:TextGenerator, prompt):
     if not isinstance(prompt, str):
         raise BadInput(f"the prompt {str(prompt)[:40]} is of type "
-                       f"{type(prompt).__name__}; give one text")
+                       f"{type(prompt).__name__}; give a text, or a list of texts")
     if any("\ud800" <= c <= "\udfff" for c in prompt):
         raise BadInput(f"the prompt {prompt[:40]!r} is not UTF-8; "
                        "give text in that encoding")
@@ -130,7 +172,8 @@ def _prompt_ids(self:TextGenerator, prompt):
     return ids
 
 @patch
-def _check(self:TextGenerator, strategy, max_new_tokens, top_k, top_p, temperature):
+def _check(self:TextGenerator, strategy, max_new_tokens, top_k, top_p, temperature, min_p,
+           repetition_penalty):
     if strategy not in self.STRATEGIES:
         known = ", ".join(self.STRATEGIES)
         raise BadInput(f"strategy={strategy!r} must be one of {known}")
@@ -138,6 +181,9 @@ def _check(self:TextGenerator, strategy, max_new_tokens, top_k, top_p, temperatu
     rules = [("max_new_tokens", max_new_tokens, max_new_tokens >= 0, ">= 0"),
              ("top_k", top_k, top_k >= 1, ">= 1"),
              ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
+             ("min_p", min_p, 0 <= min_p <= 1, "from 0 to 1"),
+             ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < math.inf,
+              "> 0"),
              ("temperature", temperature, temperature > 0 or greedy and temperature == 0,
               "> 0")]
     for name, value, holds, rule in rules:
@@ -147,28 +193,57 @@ def _check(self:TextGenerator, strategy, max_new_tokens, top_k, top_p, temperatu
 @patch
 def stream(self:TextGenerator,
     prompt:str, # may be empty: then the model starts an article
-    **settings, # as for `generate`
+    stop=(), # as for `generate`, and so are the others
+    **settings,
 ):
     "Yield the text of `generate` piece by piece, each of whole characters."
-    tokens = self.token_ids(prompt, **settings)
-    if not _is_byte_level(self.tokenizer): # its decoder knows
-        yield from _decoded(self.tokenizer, tokens, self._prompt_ids(prompt))
-        return
-    utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    return _Stream(self._pieces(prompt, stop, settings))
+
+@patch
+def _pieces(self:TextGenerator, prompt, stop, settings):
+    text, tokens = self._writing(prompt, stop), _Stream(self.token_ids(prompt, **settings))
     for token in tokens:
-        if piece := utf8.decode(token_bytes(self.tokenizer, token)): yield piece
+        if piece := text.add(token): yield piece
+        if text.found: return "stop"
+    if text.held: yield text.held # it was no stop string
+    return tokens.finish_reason
+
+@patch
+def _writing(self:TextGenerator, prompt, stop):
+    "What shows one text as its tokens come."
+    if not _is_byte_level(self.tokenizer): # its decoder knows
+        return _Stops(stop, _Decoded(self.tokenizer, self._prompt_ids(prompt)).add)
+    utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    return _Stops(stop, lambda token: utf8.decode(token_bytes(self.tokenizer, token)))
 
 @patch
 def generate(self:TextGenerator,
-    prompt:str, # may be empty: then the model starts an article
+    prompt:str, # may be empty: then the model starts an article; or a list of prompts
     strategy:str="greedy", # "greedy", "top_k" or "top_p"
     max_new_tokens:int=256, # at most; EOS or `max_seq_len` may end it before
     top_k:int=50, # tokens to choose among, for "top_k"
     top_p:float=0.9, # probability to choose among, for "top_p"
     temperature:float=1.0, # below 1 sharpens, above 1 flattens; not for "greedy"
     seed:int=None, # the same seed gives the same text
-) -> str: # without the prompt
-    "Continue `prompt`; raises `BadInput` for a setting out of its range."
-    return "".join(self.stream(
-        prompt, strategy=strategy, max_new_tokens=max_new_tokens,
-        top_k=top_k, top_p=top_p, temperature=temperature, seed=seed))
+    *,
+    min_p:float=0.0, # cut what is less than so many times as likely as the likeliest
+    repetition_penalty:float=1.0, # above 1, tokens of the text so far become less likely
+    stop=(), # a text, or several, before which to end
+) -> str: # without the prompt; a list for a list. `.finish_reason`: "stop", "eos", "length"
+    "Write on from `prompt`; raises `BadInput` for a setting out of its range."
+    settings = dict(strategy=strategy, max_new_tokens=max_new_tokens, top_k=top_k,
+                    top_p=top_p, temperature=temperature, seed=seed, min_p=min_p,
+                    repetition_penalty=repetition_penalty)
+    if isinstance(prompt, list): return self._together(prompt, stop, settings)
+    stream = self.stream(prompt, stop=stop, **settings)
+    return _Text("".join(stream), stream.finish_reason)
+
+@patch
+def _together(self:TextGenerator, prompts, stop, settings) -> list:
+    written = [self._writing(prompt, stop) for prompt in prompts]
+    pieces, reasons = [[] for _ in prompts], {}
+    for i, token in self._rounds(prompts, reasons, **settings):
+        pieces[i].append(written[i].add(token))
+        if written[i].found: reasons[i] = "stop"
+    return [_Text("".join(some) + w.held, reasons[i])
+            for i, (some, w) in enumerate(zip(pieces, written))]

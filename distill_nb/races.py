@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 from .config import BadInput, ModelConfig
 from .data import WikiDataset, _batches, _fast_tokenizer
+from .decode import _Layouts
 from .export import to_llama
 from .formats import _ENDINGS, Reading
 from .generator import TextGenerator
@@ -179,13 +180,35 @@ class _AnyToken:
     def __call__(self, prompt, **_):
         return dict(input_ids=list(range(1, 1 + len(prompt))))
 
+def _laid_out(student, kind): # "fast" or "int8", as a checkpoint that was loaded
+    writer = TextGenerator(student, _AnyToken(student.config.vocab_size))
+    writer.layouts = _Layouts(student, kind)
+    return writer
+
+def _many(student, kind, prompts, new_tokens): # → lists of new ids
+    writer, texts = _laid_out(student, kind), [[] for _ in prompts]
+    def write():
+        for text in texts: text.clear()
+        for i, token in writer._rounds(prompts, {}, max_new_tokens=new_tokens):
+            texts[i].append(token)
+        return texts
+    return write
+
+def _speeds(times) -> list: # notes
+    limit, one, eight, *int8 = times.values()
+    notes = [f"with the cache: {limit / one:.0%} of the speed at which the weights can be read, "
+             f"{times['transformers'] / one:.2f} times transformers'",
+             f"8 texts at once: {one / eight:.1f} times the tokens of one in the same time"]
+    if "in int8" in times: notes.append(f"in int8: {one / times['in int8']:.1f} times FP32")
+    return notes
+
 def _bench_generate(new_tokens=64, tiny=False) -> dict:
-    "Greedy writing in three ways, and the limit: to read all weights once a token."
+    "Greedy writing in several ways, and the limit: to read all weights once a token."
     torch.manual_seed(0)
     config, device = ModelConfig.tiny() if tiny else ModelConfig(), _best_device()
-    student = StudentModel(config).eval().to(device)
+    student = StudentModel(config).eval().to(device).requires_grad_(False)
     llama, prompt = to_llama(student).to(device), "中国的首都是" # "the capital of China is"
-    generator = TextGenerator(student, _AnyToken(config.vocab_size))
+    generator = _laid_out(student, "fast")
     start = torch.tensor([generator.tokenizer(prompt)["input_ids"]], device=device)
     def new(ids): return ids[0, start.shape[1]:].tolist()
     @torch.inference_mode()
@@ -199,12 +222,15 @@ def _bench_generate(new_tokens=64, tiny=False) -> dict:
     def transformers():
         return new(llama.generate(start, attention_mask=torch.ones_like(start),
                                   do_sample=False, max_new_tokens=new_tokens))
-    weights = torch.zeros(config.num_params // 512, 512, device=device)
-    one = torch.zeros(512, device=device)
+    eight = _many(student, "fast", [prompt[:3 + i % 4] for i in range(8)], new_tokens)
     def read():
-        for _ in range(new_tokens): weights @ one
-    if not cached() == anew() == transformers():
+        for _ in range(new_tokens): sum(w.sum() for w in student.parameters()).item()
+    if not cached() == anew() == transformers() == eight()[3]:
         raise Unequal("the generators write different tokens")
     runs = {"reading the weights": read, "with the cache": cached,
-            "transformers": transformers, "anew every token": anew}
-    return dict(generate=_result(race(runs, 3)))
+            "8 texts at once, for each": eight}
+    if device == "cpu": runs["in int8"] = _many(student, "int8", [prompt], new_tokens)
+    runs |= {"transformers": transformers, "anew every token": anew}
+    times = race(runs, 3)
+    times["8 texts at once, for each"] /= 8
+    return dict(generate=_result(times, _speeds(times)))

@@ -73,21 +73,31 @@ def _is_byte_level(tokenizer):
     from tokenizers.decoders import ByteLevel
     return isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel)
 
+class _Decoded:
+    "What the tokenizer's own decoder makes of tokens, in pieces of whole characters."
+    def __init__(self, tokenizer, before=()): # ids that stand before them
+        self.decode = partial(tokenizer.decode, skip_special_tokens=True,
+                              clean_up_tokenization_spaces=False)
+        self.start(list(before))
+
+    def start(self, seen):
+        self.seen, self.new, self.halves = seen, [], 0
+        self.known = self.decode(seen)
+
+    def add(self, token) -> str: # empty while a character may be half there
+        self.new.append(token)
+        text, known = self.decode(self.seen + self.new), self.known
+        self.halves = self.halves + 1 if text.endswith("\ufffd") else 0
+        if 0 < self.halves < 4 or len(text) <= len(known): return ""
+        self.start(self.new)
+        return text[len(known):]
+
 def _decoded(tokenizer, tokens, # ids, as they come
              before=()): # ids that stand before them
-    "Yield what the tokenizer's own decoder makes of them, in pieces of whole characters."
-    decode = partial(tokenizer.decode, skip_special_tokens=True,
-                     clean_up_tokenization_spaces=False)
-    seen, new, halves = list(before), [], 0
-    known = decode(seen)
+    "Yield the pieces that are not empty."
+    text = _Decoded(tokenizer, before)
     for token in tokens:
-        new.append(token)
-        text = decode(seen + new)
-        halves = halves + 1 if text.endswith("\ufffd") else 0
-        if 0 < halves < 4 or len(text) <= len(known): continue
-        yield text[len(known):]
-        seen, new, halves = new, [], 0
-        known = decode(seen)
+        if piece := text.add(token): yield piece
 
 # %% ../nbs/engine/tokenizer.ipynb #alone
 def _bytes_alone(tokenizer, token) -> bytes:

@@ -477,6 +477,30 @@ def test_generate_writes_the_prompt_and_what_follows(run_folder, capfd):
     assert capfd.readouterr().out == f"中国的{text}\n"
 
 
+def test_generate_takes_what_the_generator_takes(run_folder, capfd, monkeypatch):
+    "Each flag of its own changes the text as the setting of its name does."
+    from distill_nb import decode
+    from distill_nb.generator import TextGenerator
+    writer = TextGenerator.from_checkpoint(run_folder / "step-00000010")
+    usual = dict(strategy="top_k", max_new_tokens=30, seed=3)
+    plain = writer.generate("中国的", **usual)
+    for flags, changed in ((["--min-p", "1"], writer.generate("中国的", **usual, min_p=1.0)),
+            (["--repetition-penalty", "0.2"],
+             writer.generate("中国的", **usual, repetition_penalty=0.2)),
+            (["--stop", plain[9:11], plain[5:7]], plain[:5])):
+        assert main(["generate", "中国的", "--checkpoint", str(run_folder), "--strategy", "top_k",
+                     "--max-new-tokens", "30", "--seed", "3", *flags]) == 0
+        assert capfd.readouterr().out == f"中国的{changed}\n" and changed != plain
+    rounded = []
+    monkeypatch.setattr(decode, "_int8", lambda *w: rounded.append(w) or decode._as_is(*w))
+    for flags in [], ["--quantize", "int8"]:
+        assert not rounded
+        assert main(["generate", "中国的", "--checkpoint", str(run_folder), *flags]) == 0
+    assert rounded
+    refused(["generate", "中国的", "--checkpoint", str(run_folder), "--quantize", "int4"], capfd,
+            "quantize='int4' is not known; give 'int8', or nothing")
+
+
 def test_evaluate_agrees_with_the_trainer(run_folder, capfd):
     assert main(["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]) == 0
     lines = capfd.readouterr().out.splitlines()
