@@ -30,7 +30,7 @@ def _package(name): # the module; it is needed by few, so it is asked for late
     try: return import_module(name)
     except ImportError as e:
         raise BadInput(f"the package {name} is not there, and the file cannot be written "
-                       f"without it: pip install {name}") from e
+                       f"without it: pip install {name}, or distill_nb[export]") from e
 
 def _proof_ids(tokenizer, longest) -> list: # at most 256 tokens
     "Real text to compare logits on."
@@ -258,7 +258,7 @@ def _ask_llama_cpp(path, ids, text): # → logits, [seq, vocab]
     llama.eval(ids)
     return torch.tensor(llama.scores[:len(ids)])
 
-_ROUNDED = dict(f32=1e-4, f16=1e-2, q8_0=0.1) # most difference, as a share of the largest logit
+_ROUNDED = dict(f32=1e-4, f16=1e-2, q8_0=5e-2) # most difference, as a share of the largest logit
 
 def _to_gguf(folder, student, tokenizer, ids, checkpoint, dtype):
     path, n = folder / "student.gguf", _num_ids(tokenizer)
@@ -268,7 +268,7 @@ def _to_gguf(folder, student, tokenizer, ids, checkpoint, dtype):
     yield _compare(ours, read, _ROUNDED[dtype], "the file read back")
     theirs = _ask_llama_cpp(path, ids, tiny_text()[:2000])
     if theirs is None: yield "llama.cpp itself was not asked: pip install llama-cpp-python"
-    else: yield _compare(ours, theirs, 10 * _ROUNDED[dtype], "llama.cpp")
+    else: yield _compare(ours, theirs, max(1e-3, _ROUNDED[dtype]), "llama.cpp")
 
 # %% ../nbs/tools/convert.ipynb #cell-onnx
 _BOOL = 9 # ONNX's number for this type
@@ -298,7 +298,8 @@ def _run_onnx(session, ids, sizes): # of the calls, each with what the one befor
     "Logits of ONNX Runtime, [seq, vocab]."
     import numpy as np
     past, rows, at = {}, [], 0
-    for i in session.get_inputs()[3:]: past[i.name] = np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32)
+    for i in session.get_inputs()[3:]: # [batch, kv_heads, past, head_dim]
+        past[i.name] = np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32)
     for size in sizes:
         new = np.array([ids[at:at + size]])
         at += size
@@ -334,8 +335,8 @@ _TARGETS = dict(
         'pipeline("text-generation", {folder!r})("中国")'),
     gguf=(_to_gguf, "from llama_cpp import Llama",
           'Llama({folder!r} + "/student.gguf", n_ctx=0)("中国", temperature=0)'),
-    onnx=(_to_onnx, "from optimum.onnxruntime import ORTModelForCausalLM",
-          "ORTModelForCausalLM.from_pretrained({folder!r})"))
+    onnx=(_to_onnx, "import onnxruntime",
+          'onnxruntime.InferenceSession({folder!r} + "/model.onnx")'))
 
 def _convert(checkpoint, to, out, dtype): # yields lines to tell
     "Write a checkpoint for other programs: all of it and proved, or nothing."
