@@ -274,13 +274,15 @@ def _to_gguf(folder, student, tokenizer, ids, checkpoint, dtype):
 _BOOL = 9 # ONNX's number for this type
 
 def _decoder_onnx(student:StudentModel): # → `onnx.ModelProto`
-    "The graph of the browser's page, with the names that programs for ONNX look for."
+    "The browser's graph, with the names of ends and axes that programs look for."
     c, g = student.config, Graph()
     parts = [f"{i}.{kind}" for i in range(c.num_layers) for kind in ("key", "value")]
+    new, every = ["batch_size", "sequence_length"], "total_sequence_length"
     def cache(name, tokens):
-        shape = ["batch", c.num_kv_heads, tokens, c.head_dim]
+        shape = ["batch_size", c.num_kv_heads, tokens, c.head_dim]
         return {f"{name}.{part}": (_FLOAT, shape) for part in parts}
-    past, present = cache("past_key_values", "past"), cache("present", "all")
+    past = cache("past_key_values", "past_sequence_length")
+    present = cache("present", every)
     seen = g.Cast("attention_mask", to=_BOOL) # [batch, all]
     seen = g.Unsqueeze(seen, g.constant("axes", [1, 2])) # [batch, 1, 1, all]
     rows = g.Unsqueeze("position_ids", g.constant("row", [1, 3])) # [batch, 1, new, 1]
@@ -288,10 +290,10 @@ def _decoder_onnx(student:StudentModel): # → `onnx.ModelProto`
     seen = g.And(rows, seen) # the same for every new token, [batch, 1, new, all]
     kv = _add_student(g, student, "input_ids", "position_ids", list(past), seen)
     for own, name in zip(kv, present): g.Identity(own, name=name)
-    ids = {"input_ids": (_INT64, ["batch", "new"]),
-           "attention_mask": (_INT64, ["batch", "all"]),
-           "position_ids": (_INT64, ["batch", "new"])}
-    logits = {"logits": (_FLOAT, ["batch", "new", c.vocab_size])}
+    ids = {"input_ids": (_INT64, new),
+           "attention_mask": (_INT64, ["batch_size", every]),
+           "position_ids": (_INT64, new)}
+    logits = {"logits": (_FLOAT, [*new, c.vocab_size])}
     return _onnx_model(g, ids | past, logits | present)
 
 def _run_onnx(session, ids, sizes): # of the calls, each with what the one before remembers
