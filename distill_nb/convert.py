@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/tools/convert.ipynb #cell-02
 import json, os
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -14,23 +15,32 @@ import torch
 from torch import Tensor
 from . import __version__
 from .browser import _FLOAT, _INT64, Graph, _add_student, _onnx_model
-from .checkpoint import MANIFEST, read_manifest
-from .config import RUN_FILE, BadInput, ModelConfig, RunConfig
+from .checkpoint import read_manifest
+from .config import BadInput, ModelConfig, RunConfig
 from .export import _hf_name, _with_ends, save_hf
-from .files import write_into
+from .files import first_line, write_into
 from .generator import TextGenerator
 from .hub import is_folder_name
 from .meter import _WORDS, read_metrics
 from .student import StudentModel
-from .tokenizer import _is_byte_level, _num_ids, _read_prompt, _save_tokenizer, _start_ids
+from .tokenizer import (
+    _is_byte_level, _num_ids, _read_prompt, _save_tokenizer, _start_ids)
 from .tour import tiny_text
 
 # %% ../nbs/tools/convert.ipynb #cell-proof
 def _package(name): # the module; it is needed by few, so it is asked for late
     try: return import_module(name)
     except ImportError as e:
-        raise BadInput(f"the package {name} is not there, and the file cannot be written "
-                       f"without it: pip install {name}, or distill_nb[export]") from e
+        raise BadInput(f"the package {name} is not there, and the file cannot be "
+                       f"written without it: pip install {name}, or "
+                       "distill_nb[export]") from e
+
+@contextmanager
+def _running(program): # of others, maybe an old one
+    try: yield
+    except Exception as e:
+        raise BadInput(f"{program} cannot run what was written ({first_line(e)}), so "
+                       "nothing is kept; bring it up to date, or remove it") from e
 
 def _proof_ids(tokenizer, longest) -> list: # at most 256 tokens
     "Real text to compare logits on."
@@ -40,10 +50,14 @@ def _compare(ours:Tensor, theirs:Tensor, # logits, [seq, vocab]
              most:float, # allowed difference, as a share of the largest logit
              who:str) -> str:
     "What was found, in one line; raises `BadInput` where it is another model."
+    if not ours.isfinite().all():
+        raise BadInput("what the student says is not finite (NaN or infinity), "
+                       "so its weights are damaged; give another checkpoint")
     difference, largest = (ours - theirs).abs().max(), ours.abs().max()
     same = (ours.argmax(-1) == theirs.argmax(-1)).float().mean()
-    found = (f"largest difference of a logit {difference:.1e}, largest logit {largest:.1f}, "
-             f"the same likeliest token at {same:.1%} of {len(ours)} places")
+    found = (f"largest difference of a logit {difference:.1e}, "
+             f"largest logit {largest:.1f}, the same likeliest token "
+             f"at {same:.1%} of {len(ours)} places")
     if not difference <= most * largest:
         raise BadInput(f"{who} computes something else than the student ({found}), "
                        "so nothing is kept; please report it")
@@ -51,17 +65,19 @@ def _compare(ours:Tensor, theirs:Tensor, # logits, [seq, vocab]
 
 # %% ../nbs/tools/convert.ipynb #cell-card
 def _public_name(source): # of a teacher or a text: what others may see of it
-    return Path(source).name if is_folder_name(source) or os.path.exists(source) else source
+    is_ours = is_folder_name(source) or os.path.exists(source)
+    return Path(source).name if is_ours else source
 
-def _table(rows): return "\n".join(["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
+def _table(rows):
+    return "\n".join(["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
 
 def _run_rows(run:RunConfig, step): # what it was trained on, and how
     t, text = run.training, f"`{_public_name(run.dataset)}` {run.dataset_name}".strip()
     return [("teacher", f"`{_public_name(run.teacher)}`"),
             ("text", f"{text}, at most {run.sample_mb:g} MB of it, of which "
                      f"{run.val_fraction:.0%} for validation"),
-            ("loss", f"{t.alpha:g} of the teacher's answers at temperature {t.temperature:g}, "
-                     f"{1 - t.alpha:g} of the labels"),
+            ("loss", f"{t.alpha:g} of the teacher's answers at temperature "
+                     f"{t.temperature:g}, {1 - t.alpha:g} of the labels"),
             ("training", f"{step:,} steps of {t.batch_size * run.accumulate} blocks of "
                          f"{run.seq_len} tokens a process, {run.optimizer}, "
                          f"learning rate {t.learning_rate:g}, seed {run.seed}")]
@@ -69,16 +85,18 @@ def _run_rows(run:RunConfig, step): # what it was trained on, and how
 def _card(checkpoint, c:ModelConfig) -> str: # Markdown
     "What a model card says, with the figures of the run where they lie beside it."
     rows = [("parameters", f"{c.num_params:,}, the head is the embedding"),
-            ("shape", f"Llama: {c.num_layers} layers, hidden size {c.hidden_size}, {c.num_heads} "
-                      f"query heads, {c.num_kv_heads} heads of keys and values"),
+            ("shape", f"Llama: {c.num_layers} layers, hidden size {c.hidden_size}, "
+                      f"{c.num_heads} query heads, "
+                      f"{c.num_kv_heads} heads of keys and values"),
             ("vocabulary", f"{c.vocab_size:,} rows"),
             ("longest text", f"{c.max_seq_len} tokens, as it was trained")]
     folder, found = Path(checkpoint).resolve().parent, []
-    has_run = all(p.is_file() for p in (Path(checkpoint) / MANIFEST, folder / RUN_FILE))
-    if has_run:
-        step = read_manifest(checkpoint)["step"]
-        rows += _run_rows(RunConfig.load(folder), step)
-        valid = [r["valid"] for r in read_metrics(folder) if "valid" in r and r["step"] == step]
+    try: run, step = RunConfig.load(folder), int(read_manifest(checkpoint)["step"])
+    except (ValueError, OSError, LookupError, TypeError): run = None
+    if run:
+        rows += _run_rows(run, step)
+        valid = [row["valid"] for row in read_metrics(folder)
+                 if "valid" in row and row["step"] == step]
         for name, value in valid[-1].items() if valid else ():
             share = 100 if name == "top1_agreement" else 1
             found.append((_WORDS[name][0], f"{share * value:.4f} {_WORDS[name][1]}"))
@@ -92,9 +110,10 @@ tags: [knowledge-distillation]
 ---
 # A distilled student
 
-A causal language model, distilled with [distill_nb](https://github.com/distill-nb/distill_nb)
-{version}. It writes on from a text. It has read articles and no conversation, follows no
-instructions, has no chat template, and states what is false as readily as what is true.
+A causal language model, distilled with
+[distill_nb](https://github.com/distill-nb/distill_nb) {version}. It writes on from a
+text. It has read articles and no conversation, follows no instructions, has no chat
+template, and states what is false as readily as what is true.
 
 {rows}
 {measured}
@@ -109,14 +128,15 @@ pipeline("text-generation", ".")("中国", max_new_tokens=40) # "." is this fold
 def _to_hf(folder, student, tokenizer, ids, checkpoint, dtype): # dtype: not asked
     from transformers import AutoModelForCausalLM
     save_hf(student, tokenizer, folder)
-    (folder / "README.md").write_text(_card(checkpoint, student.config), encoding="utf-8")
+    card = _card(checkpoint, student.config)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     x = torch.tensor([ids])
     yield _compare(student(x)[0], theirs(x).logits[0], 1e-4, "transformers")
 
 # %% ../nbs/tools/convert.ipynb #cell-pre
 _GPT2 = (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-_WORD = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|", # then numbers, then:
+_WORD = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|", # numbers, then:
          r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 _PRE = { # regular expressions, one after the other; ignore_merges → llama.cpp's name
     ((_GPT2,), False): "gpt-2",
@@ -127,7 +147,8 @@ _PRE = { # regular expressions, one after the other; ignore_merges → llama.cpp
 def _regexes(pre:dict) -> list: # of `tokenizer.json`
     "By which a text is cut before BPE; None for a way that is not known here."
     kind = pre["type"]
-    if kind == "Sequence": return [r for part in pre["pretokenizers"] for r in _regexes(part)]
+    if kind == "Sequence":
+        return [r for part in pre["pretokenizers"] for r in _regexes(part)]
     if kind == "Split" and (pre["behavior"], pre["invert"]) == ("Isolated", False):
         return [pre["pattern"].get("Regex")]
     if kind == "Digits" and pre["individual_digits"]: return [r"\p{N}"]
@@ -143,8 +164,9 @@ def _pre_tokenizer(tokenizer) -> str: # its name in llama.cpp
     if model["type"] == "BPE" and pre and as_written and _is_byte_level(tokenizer):
         key = tuple(_regexes(pre)), bool(model.get("ignore_merges"))
         if key in _PRE: return _PRE[key]
-    raise BadInput("llama.cpp is not known to cut a text as this tokenizer does (known are the "
-                   "byte-level BPE of GPT-2, SmolLM, Qwen2 and Llama 3); use --to hf or onnx")
+    raise BadInput("llama.cpp is not known to cut a text as this tokenizer does (known "
+                   "are the byte-level BPE of GPT-2, SmolLM, Qwen2 and Llama 3); "
+                   "use --to hf or onnx")
 
 # %% ../nbs/tools/convert.ipynb #cell-gguf
 _ARCH = "llama"
@@ -157,7 +179,8 @@ def _halves(w:Tensor, heads): # the way back
     return w.view(heads, -1, 2, w.shape[1]).transpose(1, 2).reshape(w.shape)
 
 def _turned(name, c:ModelConfig): # heads whose rows are reordered, or 0
-    return c.num_heads if "q_proj" in name else c.num_kv_heads if "k_proj" in name else 0
+    if "q_proj" in name: return c.num_heads
+    return c.num_kv_heads if "k_proj" in name else 0
 
 def _gguf_names(c:ModelConfig): # ours → llama.cpp's
     gguf = _package("gguf")
@@ -199,10 +222,10 @@ def _add_tokenizer(writer, tokenizer):
     writer.add_token_list([texts.get(i, f"[PAD{i}]") for i in ids])
     writer.add_token_types([kind(i) for i in ids])
     writer.add_token_merges([" ".join(pair) for pair in merges])
-    writer.add_bos_token_id([*start, tokenizer.eos_token_id][0]) # where an article begins
+    writer.add_bos_token_id([*start, tokenizer.eos_token_id][0]) # begins an article
     writer.add_add_bos_token(bool(start))
     writer.add_eos_token_id(tokenizer.eos_token_id)
-    if tokenizer.pad_token_id is not None: writer.add_pad_token_id(tokenizer.pad_token_id)
+    if (pad := tokenizer.pad_token_id) is not None: writer.add_pad_token_id(pad)
 
 def _save_gguf(student:StudentModel, tokenizer, path, dtype="f32"): # or f16, q8_0
     "One file for llama.cpp; rows of the embedding without a token stay behind."
@@ -217,7 +240,7 @@ def _save_gguf(student:StudentModel, tokenizer, path, dtype="f32"): # or f16, q8
         if name == "embedding.weight": w = w[:n]
         if heads := _turned(name, c): w = _neighbours(w, heads)
         kind = kinds.F32 if w.dim() == 1 else kinds[dtype.upper()]
-        if kind == kinds.Q8_0 and w.shape[1] % 32: kind = kinds.F16 # it has blocks of 32
+        if kind == kinds.Q8_0 and w.shape[1] % 32: kind = kinds.F16 # blocks of 32
         data = gguf.quants.quantize(w.contiguous().numpy(), kind)
         writer.add_tensor(names[name], data, raw_dtype=kind)
     writer.write_header_to_file()
@@ -233,12 +256,13 @@ def _read_gguf(path) -> StudentModel:
     def said(key): return reader.get_field(f"{_ARCH}.{key}").contents()
     c = ModelConfig(
         hidden_size=said("embedding_length"), num_layers=said("block_count"),
-        num_heads=said("attention.head_count"), num_kv_heads=said("attention.head_count_kv"),
+        num_heads=said("attention.head_count"),
+        num_kv_heads=said("attention.head_count_kv"),
         intermediate_size=said("feed_forward_length"), vocab_size=said("vocab_size"),
         max_seq_len=said("context_length"), rope_theta=said("rope.freq_base"),
         norm_eps=said("attention.layer_norm_rms_epsilon"))
-    tensors = {t.name: torch.from_numpy(gguf.quants.dequantize(t.data, t.tensor_type).copy())
-               for t in reader.tensors}
+    def numbers(t): return gguf.quants.dequantize(t.data, t.tensor_type).copy()
+    tensors = {t.name: torch.from_numpy(numbers(t)) for t in reader.tensors}
     ours = {name: tensors.pop(theirs) for name, theirs in _gguf_names(c).items()}
     ours = {name: _halves(w, heads) if (heads := _turned(name, c)) else w
             for name, w in ours.items()}
@@ -247,18 +271,20 @@ def _read_gguf(path) -> StudentModel:
     return student.eval()
 
 def _ask_llama_cpp(path, ids, text): # → logits, [seq, vocab]
-    "Raises `BadInput` where it cuts the text into other tokens; None where it is not there."
+    "None where it is not there; raises `BadInput` where it cuts the text differently."
     try: from llama_cpp import Llama
     except ImportError: return None
-    llama = Llama(str(path), n_ctx=len(ids), n_batch=len(ids), logits_all=True, verbose=False,
-                  type_k=0, type_v=0) # a cache of FP32
+    with _running("llama-cpp-python"):
+        llama = Llama(str(path), n_ctx=len(ids), n_batch=len(ids), logits_all=True,
+                      verbose=False, type_k=0, type_v=0) # a cache of FP32
     theirs = llama.tokenize(text.encode(), add_bos=True, special=False)[:len(ids)]
-    if theirs != ids: raise BadInput("llama.cpp cuts a text into other tokens than the student's "
-                                     "tokenizer, so nothing is kept; please report it")
+    if theirs != ids:
+        raise BadInput("llama.cpp cuts a text into other tokens than the student's "
+                       "tokenizer, so nothing is kept; please report it")
     llama.eval(ids)
     return torch.tensor(llama.scores[:len(ids)])
 
-_ROUNDED = dict(f32=1e-4, f16=1e-2, q8_0=5e-2) # most difference, as a share of the largest logit
+_ROUNDED = dict(f32=1e-4, f16=1e-2, q8_0=5e-2) # what `_compare` allows
 
 def _to_gguf(folder, student, tokenizer, ids, checkpoint, dtype):
     path, n = folder / "student.gguf", _num_ids(tokenizer)
@@ -267,7 +293,8 @@ def _to_gguf(folder, student, tokenizer, ids, checkpoint, dtype):
     read = _read_gguf(path)(torch.tensor([ids]))[0]
     yield _compare(ours, read, _ROUNDED[dtype], "the file read back")
     theirs = _ask_llama_cpp(path, ids, tiny_text()[:2000])
-    if theirs is None: yield "llama.cpp itself was not asked: pip install llama-cpp-python"
+    if theirs is None:
+        yield "llama.cpp itself was not asked: pip install llama-cpp-python"
     else: yield _compare(ours, theirs, max(1e-3, _ROUNDED[dtype]), "llama.cpp")
 
 # %% ../nbs/tools/convert.ipynb #cell-onnx
@@ -296,7 +323,7 @@ def _decoder_onnx(student:StudentModel): # → `onnx.ModelProto`
     logits = {"logits": (_FLOAT, [*new, c.vocab_size])}
     return _onnx_model(g, ids | past, logits | present)
 
-def _run_onnx(session, ids, sizes): # of the calls, each with what the one before remembers
+def _run_onnx(session, ids, sizes): # of the calls
     "Logits of ONNX Runtime, [seq, vocab]."
     import numpy as np
     past, rows, at = {}, [], 0
@@ -318,18 +345,21 @@ def _to_onnx(folder, student, tokenizer, ids, checkpoint, dtype):
                        "use --to hf or gguf")
     (folder / "model.onnx").write_bytes(_decoder_onnx(student).SerializeToString())
     llama = _with_ends(student, tokenizer)
-    for settings in llama.config, llama.generation_config: settings.save_pretrained(folder)
+    for settings in llama.config, llama.generation_config:
+        settings.save_pretrained(folder)
     _save_tokenizer(tokenizer, folder, student.config.max_seq_len)
     try: import onnxruntime
     except ImportError:
         yield "not proved, ONNX Runtime is not there: pip install onnxruntime"
         return
-    session = onnxruntime.InferenceSession(folder / "model.onnx",
-                                           providers=["CPUExecutionProvider"])
     half = len(ids) // 2 # then token by token, then the rest
     sizes = [half, *[1] * min(8, half), len(ids) - half - min(8, half)]
-    theirs = _run_onnx(session, ids, [n for n in sizes if n])
-    yield _compare(student(torch.tensor([ids]))[0], theirs, 1e-4, "ONNX Runtime, with its cache")
+    with _running("ONNX Runtime"):
+        session = onnxruntime.InferenceSession(folder / "model.onnx",
+                                               providers=["CPUExecutionProvider"])
+        theirs = _run_onnx(session, ids, [n for n in sizes if n])
+    ours = student(torch.tensor([ids]))[0]
+    yield _compare(ours, theirs, 1e-4, "ONNX Runtime, with its cache")
 
 # %% ../nbs/tools/convert.ipynb #cell-convert
 _TARGETS = dict(
@@ -347,8 +377,8 @@ def _convert(checkpoint, to, out, dtype): # yields lines to tell
     generator = TextGenerator.from_checkpoint(checkpoint)
     student, tokenizer = generator.model, generator.tokenizer
     write, *lines = _TARGETS[to]
-    ids, folder = _proof_ids(tokenizer, student.config.max_seq_len), out or f"student-{to}"
-    found = []
+    ids = _proof_ids(tokenizer, student.config.max_seq_len)
+    folder, found = out or f"student-{to}", []
     @torch.no_grad()
     def fill(inside):
         found.extend(write(inside, student, tokenizer, ids, checkpoint, dtype))
