@@ -36,7 +36,7 @@ setup(
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     package_data={cfg["lib_path"]: ["assets/**"]},
     install_requires=words("requirements"),
-    extras_require={k: words(f"{k}_requirements") for k in ("dev", "bench")},
+    extras_require={k: words(f"{k}_requirements") for k in ("dev", "bench", "export")},
     entry_points={
         "console_scripts": words("console_scripts"),
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],  # links from names to their documentation

@@ -66,7 +66,9 @@ def _block(g:Graph,
            layer:str, # name of the weights: "layers.0"
            past:list, # names: keys and values so far, [1, kv_heads, past, head_dim]
            rope:list, # names: cos, sin, [max_seq_len, head_dim/2]; positions, [1, new]
-           c:ModelConfig) -> tuple[str, list]: # the stream after it; keys and values
+           c:ModelConfig,
+           mask:str="", # name: which tokens are seen, beside the causal mask
+           ) -> tuple[str, list]: # the stream after it; keys and values
     "A `TransformerBlock` as nodes."
     def norm(part):
         return g.RMSNormalization(x, f"{layer}.{part}.weight", epsilon=c.norm_eps)
@@ -76,7 +78,6 @@ def _block(g:Graph,
     q, k, v = (linear(h, f"attention.{n}_proj") for n in "qkv") # [1, new, width]
     q = g.RotaryEmbedding(q, *rope, num_heads=c.num_heads)
     k = g.RotaryEmbedding(k, *rope, num_heads=c.num_kv_heads)
-    mask = "" # no other than the causal one
     h, *kv = g.Attention(q, k, v, mask, *past, is_causal=1, q_num_heads=c.num_heads,
                          kv_num_heads=c.num_kv_heads, results=3)
     x = g.Add(x, linear(h, "attention.o_proj"))
@@ -106,26 +107,34 @@ def _positions(g:Graph): # name of [1, new]
     numbers = g.Range(past, g.Add(past, new), g.constant("one", 1))
     return g.Unsqueeze(numbers, g.constant("first", [0]))
 
-def student_graph(student:StudentModel) -> Graph:
-    """One step: `ids` [1, new] and `past` in, `logits` [1, new, vocab] and `present`
-    out; past and present are [2·layers, kv_heads, tokens, head_dim]."""
-    c, g = student.config, Graph()
+def _add_student(g:Graph, student:StudentModel,
+                 ids:str, positions:str, # names
+                 kv:list, # names: keys and values so far, of one layer after the other
+                 mask:str="") -> list: # names of all keys and values
+    "The whole student as nodes, from `ids` to `logits`."
+    c = student.config
     for name, w in student.named_parameters(): # the head is the embedding
         _add_weight(g, name, w.detach().float().cpu())
-    positions = _positions(g)
     cos, sin = student.rope(torch.arange(c.max_seq_len))
     half = c.head_dim // 2 # the other one repeats it
     cos, sin = g.constant("cos", cos[:, :half]), g.constant("sin", sin[:, :half])
     rope = [cos, sin, positions]
-    n = 2 * c.num_layers
-    kv = g.Split("past", num_outputs=n, results=n)
-    x = g.Gather("embedding.weight", "ids")
+    x, present = g.Gather("embedding.weight", ids), []
     for i in range(c.num_layers):
-        own = slice(2 * i, 2 * i + 2)
-        x, kv[own] = _block(g, x, f"layers.{i}", kv[own], rope, c)
-    g.Concat(*kv, axis=0, name="present")
+        past = kv[2 * i:2 * i + 2]
+        x, own = _block(g, x, f"layers.{i}", past, rope, c, mask)
+        present += own
     x = g.RMSNormalization(x, "norm.weight", epsilon=c.norm_eps)
     g.MatMul(x, g.Transpose("embedding.weight", perm=[1, 0]), name="logits")
+    return present
+
+def student_graph(student:StudentModel) -> Graph:
+    """One step: `ids` [1, new] and `past` in, `logits` [1, new, vocab] and `present`
+    out; past and present are [2·layers, kv_heads, tokens, head_dim]."""
+    n, g = 2 * student.config.num_layers, Graph()
+    positions = _positions(g)
+    kv = g.Split("past", num_outputs=n, results=n)
+    g.Concat(*_add_student(g, student, "ids", positions, kv), axis=0, name="present")
     return g
 
 # %% ../nbs/tools/browser.ipynb #cell-21

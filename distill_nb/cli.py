@@ -128,9 +128,13 @@ class _Serve:
 
 @dataclass(frozen=True)
 class _Export:
-    "Write a checkpoint as a folder that transformers loads as a Llama."
+    "Write a checkpoint for other programs, and prove that they compute the same."
     checkpoint:str = "checkpoints/" # folder of a checkpoint, or of a run: then its newest
-    out:str = "student-hf" # folder to write, not there yet or empty
+    # hf for transformers and vLLM, gguf for llama.cpp and Ollama, onnx for ONNX Runtime
+    to:Literal["hf", "gguf", "onnx"] = "hf"
+    # folder to write, not there yet or empty (default: student-hf, or as --to says)
+    out:str|None = None
+    dtype:Literal["f32", "f16", "q8_0"] = "f32" # of the weights, for gguf: 4, 2 or 1.1 bytes each
 
 @dataclass(frozen=True)
 class _Bench:
@@ -250,13 +254,9 @@ def _serve(args:_Serve):
 
 def _export(args:_Export):
     from distill_nb.checkpoint import find_checkpoint
-    from distill_nb.export import save_hf
-    from distill_nb.files import write_into
-    from distill_nb.generator import TextGenerator
-    generator = TextGenerator.from_checkpoint(find_checkpoint(args.checkpoint))
-    write_into(args.out, lambda folder: save_hf(generator.model, generator.tokenizer, folder))
-    _tell(f"saved in {args.out}; load it with "
-          f"AutoModelForCausalLM.from_pretrained({args.out!r})")
+    from distill_nb.convert import _convert
+    checkpoint = find_checkpoint(args.checkpoint)
+    for line in _convert(checkpoint, args.to, args.out, args.dtype): _tell(line)
 
 # %% ../nbs/tools/cli.ipynb #cell-25
 def _demo(args:_Demo):

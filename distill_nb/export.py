@@ -39,20 +39,24 @@ def to_llama(student:StudentModel):
     return llama.eval()
 
 # %% ../nbs/11_export.ipynb #cell-28
+def _with_ends(student, tokenizer): # → a `LlamaForCausalLM`
+    "That knows which tokens begin and end a text, and which rows are no token."
+    llama = to_llama(student)
+    settings = llama.generation_config
+    llama.config.eos_token_id = settings.eos_token_id = tokenizer.eos_token_id
+    settings.pad_token_id = tokenizer.pad_token_id
+    start = [*_start_ids(tokenizer), tokenizer.eos_token_id][0] # of an article
+    llama.config.bos_token_id = settings.bos_token_id = start
+    no_tokens = _no_tokens(tokenizer, student.config.vocab_size)
+    if no_tokens: settings.suppress_tokens = no_tokens
+    return llama
+
 def save_hf(
     student:StudentModel,
     tokenizer, # saved beside it; may be None
     path, # folder, made if missing
 ):
     "A folder that `AutoModelForCausalLM.from_pretrained` loads, with the same logits."
-    llama = to_llama(student)
-    if tokenizer is not None:
-        settings = llama.generation_config
-        llama.config.eos_token_id = settings.eos_token_id = tokenizer.eos_token_id
-        settings.pad_token_id = tokenizer.pad_token_id
-        start = [*_start_ids(tokenizer), tokenizer.eos_token_id][0] # of an article
-        llama.config.bos_token_id = settings.bos_token_id = start
-        no_tokens = _no_tokens(tokenizer, student.config.vocab_size)
-        if no_tokens: settings.suppress_tokens = no_tokens
-        _save_tokenizer(tokenizer, path)
-    llama.save_pretrained(Path(path))
+    if tokenizer is None: return to_llama(student).save_pretrained(Path(path))
+    _save_tokenizer(tokenizer, path, student.config.max_seq_len)
+    _with_ends(student, tokenizer).save_pretrained(Path(path))

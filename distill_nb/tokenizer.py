@@ -143,9 +143,11 @@ def _excerpt(text, other):
     return text[max(0, at - 5):at + 15]
 
 # %% ../nbs/engine/tokenizer.ipynb #save
-def _save_tokenizer(tokenizer, folder):
+def _save_tokenizer(tokenizer, folder,
+                    longest=None): # tokens that the model takes, where that is to be said
     "As it was used, without a chat template: what it was saved with is not what a student saw."
     own = copy.copy(tokenizer)
     own.chat_template = None
+    if longest: own.model_max_length = longest
     own.init_kwargs = tokenizer.init_kwargs | dict(fix_mistral_regex=False)
     own.save_pretrained(folder)
