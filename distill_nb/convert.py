@@ -21,7 +21,7 @@ from .export import _hf_name, _with_ends, save_hf
 from .files import first_line, write_into
 from .generator import TextGenerator
 from .hub import is_folder_name
-from .meter import _WORDS, read_metrics
+from .meter import read_metrics
 from .student import StudentModel
 from .tokenizer import (
     _is_byte_level, _num_ids, _read_prompt, _save_tokenizer, _start_ids)
@@ -97,11 +97,16 @@ def _card(checkpoint, c:ModelConfig) -> str: # Markdown
         rows += _run_rows(run, step)
         valid = [row["valid"] for row in read_metrics(folder)
                  if "valid" in row and row["step"] == step]
-        for name, value in valid[-1].items() if valid else ():
-            share = 100 if name == "top1_agreement" else 1
-            found.append((_WORDS[name][0], f"{share * value:.4f} {_WORDS[name][1]}"))
+        found = [(words, f"{valid[-1][name]:.4f}") for name, words in _FIGURES.items()
+                 if valid and name in valid[-1]]
     measured = f"\n## On the validation part\n\n{_table(found)}\n" if found else ""
     return _CARD.format(version=__version__, rows=_table(rows), measured=measured)
+
+_FIGURES = dict( # of `metrics.jsonl`
+    student_ce="loss, nats per token", student_bits_per_char="loss, bits per character",
+    teacher_ce="the teacher's loss, nats per token",
+    kl="KL divergence from the teacher, nats per token",
+    top1_agreement="same likeliest token as the teacher, share of all")
 
 _CARD = """---
 library_name: transformers
