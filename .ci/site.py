@@ -9,8 +9,10 @@ from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 from smalldocs.site import build
 
+from answers import fold_answers
 from formulas import set_formulas
 from links import broken_links, settle_names
+from pages import finish_pages
 from reference import improve_entries, index_page
 from sources import show_once
 
@@ -93,6 +95,8 @@ def main():
                         for link, _ in names.values()})
     keep_to_itself(site)
     add_notebook_links(site, cfg)
+    fold_answers(site)
+    finish_pages(site, cfg)
     import try_page # here, as the processes that nbdev starts import this file, and need no torch
     try_page.fill(site/"try")
     wrong += [*sorted(set_formulas(site)), *sorted(broken_links(site))]

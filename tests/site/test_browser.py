@@ -160,6 +160,21 @@ def test_folded_solutions_open(path, site, page):
         code.wait_for(state="visible", timeout=5000)
 
 
+ASKING = [p for p in NOTEBOOKS if "Before you run it" in p.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", ASKING, ids=lambda p: p.stem)
+def test_an_answer_is_folded_until_you_ask_for_it(path, site, page):
+    page.goto(f"{site}/{page_of(path)}")
+    answers = page.locator("details.answer")
+    assert answers.count()
+    for i in range(answers.count()):
+        inside = answers.nth(i).locator(".cell-output").first
+        assert not inside.is_visible()
+        answers.nth(i).locator("summary").first.click()
+        inside.wait_for(state="visible", timeout=5000)
+
+
 def test_search_finds_a_lesson(site, page):
     page.goto(f"{site}/index.html")
     page.locator(".smalldocs-search input").first.fill("RoPE")
