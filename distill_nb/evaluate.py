@@ -71,7 +71,7 @@ def _write(writer:TextGenerator, data, count=16, given=8, new=64) -> dict:
     "What it writes from the beginnings of articles, beside how they go on."
     articles, start = _articles(data, count, given + new), time.perf_counter()
     prompts = [data.tokenizer.decode(ids[:given]) for ids in articles]
-    written = [list(writer.token_ids(prompt, "top_p", new, seed=i))
+    written = [list(writer.token_ids(prompt, "top_p", max_new_tokens=new, seed=i))
                for i, prompt in enumerate(prompts)]
     seconds = time.perf_counter() - start
     def counted(texts):

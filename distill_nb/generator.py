@@ -69,7 +69,7 @@ def token_bytes(tokenizer, # mostly byte-level BPE, as Qwen's and the tiny one a
 
 # %% ../nbs/10_generator.ipynb #cell-41
 def _cut(logits:Tensor, # [vocab], FP64
-         strategy, top_k, top_p, temperature, min_p) -> Tensor:
+         strategy, top_k, top_p, temperature, min_p=0.0) -> Tensor:
     "The logits over the temperature, −inf for what is cut away."
     logits = (logits - logits.max()) / temperature # at most 0, so none overflows
     if strategy == "top_k": logits = keep_top_k(logits, top_k)
