@@ -67,10 +67,11 @@ def _articles(data, count, longest) -> list: # of lists of ids
     ends = np.flatnonzero(np.asarray(ids) == data.tokenizer.eos_token_id)[:count + 1]
     return [ids[a + 1:b][:longest].tolist() for a, b in zip(ends, ends[1:])]
 
-def _write(writer:TextGenerator, data, count=16, given=8, new=64) -> dict:
+def _write(writer:TextGenerator, data, count=16, new=64) -> dict:
     "What it writes from the beginnings of articles, beside how they go on."
+    given = min(8, writer.model.config.max_seq_len // 2) # tokens of a beginning
     articles, start = _articles(data, count, given + new), time.perf_counter()
-    prompts = [data.tokenizer.decode(ids[:given]) for ids in articles]
+    prompts = [data.tokenizer.decode(ids[:given]).rstrip("\ufffd") for ids in articles]
     written = [list(writer.token_ids(prompt, "top_p", max_new_tokens=new, seed=i))
                for i, prompt in enumerate(prompts)]
     seconds = time.perf_counter() - start
