@@ -160,7 +160,7 @@ def test_folded_solutions_open(path, site, page):
         code.wait_for(state="visible", timeout=5000)
 
 
-ASKING = [p for p in NOTEBOOKS if "Before you run it" in p.read_text(encoding="utf-8")]
+ASKING = [p for p in SHELVES[0] if "Before you run it" in p.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("path", ASKING, ids=lambda p: p.stem)
