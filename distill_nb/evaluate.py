@@ -131,7 +131,7 @@ def evaluate(writer:TextGenerator, # the student with its tokenizer
 # %% ../nbs/tools/evaluate.ipynb #table
 def _shown(name, x) -> str: return f"{x:.1f}" if name.endswith("%") else f"{x:.3f}"
 
-def _cell(name, numbers, width=20) -> str: # value ± half of what lies between the limits
+def _cell(name, numbers, width=17) -> str: # value ± half of what lies between the limits
     shown = "" if not numbers else _shown(name, numbers[0])
     if numbers[1:]: shown += f" ± {_shown(name, (numbers[2] - numbers[1]) / 2)}"
     return f"{shown:<{width}}"
@@ -139,19 +139,19 @@ def _cell(name, numbers, width=20) -> str: # value ± half of what lies between 
 def _table(found:dict) -> str: # to print
     "The report of `evaluate`, with limits at 95 %."
     who = [k for k in ("student", "teacher", "against") if k in found]
-    lines = [f"{found['articles']:,} articles, {found['tokens']:,} tokens of text to judge on",
-             "", f"{'':<28}" + "".join(f"{name:<20}" for name in who)]
+    size = f"{found['articles']:,} articles, {found['tokens']:,} tokens"
+    lines = [size, "", f"{'':<27}" + "".join(f"{name:<17}" for name in who)]
     for name in found["student"]:
         cells = (_cell(name, found[k].get(name, [])) for k in who)
-        lines.append(f"{name:<28}" + "".join(cells))
-    if "difference" in found: lines += ["", "student − against, on the same articles"]
+        lines.append(f"{name:<27}" + "".join(cells))
+    if "difference" in found: lines += ["", "student − against, article by article"]
     for name, (*numbers, verdict) in found.get("difference", {}).items():
-        lines.append(f"{name:<28}{_cell(name, numbers)}{verdict}")
+        lines.append(f"{name:<27}{_cell(name, numbers)}{verdict}")
     writing = found["writing"]
-    lines += ["", f"{'':<28}{'written by it':<20}the articles themselves"]
-    for name, key in ("different pairs, %", "distinct_2"), ("repeated, %", "repeated"):
+    lines += ["", f"{'':<27}{'written by it':<17}the articles themselves"]
+    for name, key in {"different pairs, %": "distinct_2", "repeated, %": "repeated"}.items():
         own, real = (f"{100 * writing[k][key]:.1f}" for k in ("written", "real"))
-        lines.append(f"{name:<28}{own:<20}{real}")
+        lines.append(f"{name:<27}{own:<17}{real}")
     lines += ["", f"{writing['tokens_per_second']:.0f} tokens per second, "
               f"{found['weights_gb']:.3g} GB of weights"]
     return "\n".join(line.rstrip() for line in lines)

@@ -504,7 +504,7 @@ def test_generate_takes_what_the_generator_takes(run_folder, capfd, monkeypatch)
 def test_evaluate_agrees_with_the_trainer(run_folder, capfd):
     assert main(["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    rows = {line[:28].strip(): line[28:].split() for line in lines if " ± " in line}
+    rows = {line[:27].strip(): line[27:].split() for line in lines if " ± " in line}
     valid = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])["valid"]
     student, _, _, teacher, *_ = rows["loss, nats per token"]
     shown = student, teacher, rows["KL from the teacher, nats"][0]
