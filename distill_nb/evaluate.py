@@ -180,7 +180,7 @@ def _run_of(path, teacher, dataset) -> RunConfig: # how to judge what lies there
     if path == "tiny": run = RunConfig.preset("tiny")
     elif not _of_transformers(path):
         run = RunConfig.load(find_checkpoint(path).resolve().parent)
-    elif dataset: run = RunConfig().changed(teacher=teacher or "")
+    elif dataset: run = RunConfig()
     else: raise BadInput(f"{path} is no run, so nothing says on which text it is to be "
                          "judged; give --dataset, a file or folder of text")
     given = dict(teacher=teacher, dataset=dataset)
@@ -202,7 +202,8 @@ def _evaluate_paths(path, teacher=None, against=None, dataset=None, batches=None
     if out: out = new_folder(out)
     device = _device_of_command(device)
     writer, other = (_writer_at(p, device) if p else None for p in (path, against))
-    teacher = TeacherModel(run.teacher, device) if run.teacher else None
+    alone = _of_transformers(path) and not teacher
+    teacher = None if alone else TeacherModel(run.teacher, device)
     tokenizer = teacher.tokenizer if teacher else writer.tokenizer
     writers = {path: writer} | ({against: other} if other else {})
     for name, w in writers.items(): _check_same(w, name, tokenizer)

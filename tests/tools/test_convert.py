@@ -1,5 +1,6 @@
 "What export writes, in the programs that people load it with: their greedy text is ours."
 import re
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -73,31 +74,33 @@ def test_the_card_has_the_figures_of_the_run(run_folder, tmp_path):
     assert main(["export", "--checkpoint", str(run_folder), "--out", str(tmp_path / "hf")]) == 0
     card = (tmp_path / "hf/README.md").read_text()
     valid = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])["valid"]
-    for name in ("student_ce", "teacher_ce", "kl"): assert f"| {valid[name]:.4f} nats" in card
+    for name in ("student_ce", "teacher_ce", "kl"): assert f"| {valid[name]:.4f} |" in card
     assert "| 10 steps of" in card and str(run_folder) not in card
     loads = re.search(r"```python\n(.*?)```", card, re.S)[1]
     space = {}
     exec(loads.replace('"."', repr(str(tmp_path / "hf"))), space)
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0"])
-def test_llama_cpp_writes_our_text(export, writer, answers, dtype, capfd):
-    llama_cpp = pytest.importorskip("llama_cpp", reason="has no wheel: it compiles for minutes")
-    out = export("gguf", "--dtype", dtype)
-    assert "proved with llama.cpp: largest difference" in capfd.readouterr().out
-    llama = llama_cpp.Llama(str(out / "student.gguf"), n_ctx=0, verbose=False, type_k=0, type_v=0)
-    eos = writer.tokenizer.eos_token_id
-    def tokens(text): return llama.tokenize(text.encode(), add_bos=True, special=False)
-    for text in ARTICLES[::10]: assert tokens(text) == writer.tokenizer.encode(text)
-    same = 0
-    for prompt, ours in zip(PROMPTS, answers):
-        ids, new = tokens(prompt), []
-        for token in llama.generate(ids, temp=0.0):
-            if token == eos or len(new) == LENGTH: break
-            new.append(token)
-        if new == ours: same += 1
-        else: assert dtype == "q8_0" and is_close(writer, ids, ours, new)
-    assert same >= (10 if dtype == "q8_0" else 20)
+if find_spec("llama_cpp"): # it has no wheel: where it is compiled, it is asked
+    @pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0"])
+    def test_llama_cpp_writes_our_text(export, writer, answers, dtype, capfd):
+        import llama_cpp
+        out = export("gguf", "--dtype", dtype)
+        assert "proved with llama.cpp: largest difference" in capfd.readouterr().out
+        llama = llama_cpp.Llama(str(out / "student.gguf"), n_ctx=0, verbose=False,
+                                type_k=0, type_v=0)
+        eos = writer.tokenizer.eos_token_id
+        def tokens(text): return llama.tokenize(text.encode(), add_bos=True, special=False)
+        for text in ARTICLES[::10]: assert tokens(text) == writer.tokenizer.encode(text)
+        same = 0
+        for prompt, ours in zip(PROMPTS, answers):
+            ids, new = tokens(prompt), []
+            for token in llama.generate(ids, temp=0.0):
+                if token == eos or len(new) == LENGTH: break
+                new.append(token)
+            if new == ours: same += 1
+            else: assert dtype == "q8_0" and is_close(writer, ids, ours, new)
+        assert same >= (10 if dtype == "q8_0" else 20)
 
 
 def is_close(writer, ids, ours, theirs):
