@@ -32,14 +32,15 @@ _METRICS = { # name → score, what it is divided by, factor
     "teacher's among five, %": ("among_five", "tokens", 100),
     "KL from the teacher, nats": ("kl", "tokens", 1)}
 
+def _with_limits(values, per) -> list: # [articles] each → mean, lowest, highest
+    return [(values.sum() / per.sum()).item(), *_bootstrap(values, per)]
+
 def _metrics(scores:dict) -> dict: # name → [value, lowest, highest]
     "Means over the text, with limits over its articles."
     sums, found = _by_article(scores), {}
     for name, (score, per, factor) in _METRICS.items():
         if score not in sums: continue
-        values, divisor = factor * sums[score], sums[per]
-        mean = (values.sum() / divisor.sum()).item()
-        found[name] = [mean, *_bootstrap(values, divisor)]
+        found[name] = _with_limits(factor * sums[score], sums[per])
     found["perplexity"] = [math.exp(x) for x in found["loss, nats per token"]]
     found["calibration error, %"] = [100 * _calibration_error(_calibration(scores))]
     return found
@@ -90,11 +91,9 @@ def _differences(ours:dict, theirs:dict, # scores
     ours, theirs, found = _by_article(ours), _by_article(theirs), {}
     for name, (score, per, factor) in _METRICS.items():
         if score not in ours: continue
-        values, divisor = factor * (ours[score] - theirs[score]), ours[per]
-        low, high = _bootstrap(values, divisor)
+        mean, low, high = _with_limits(factor * (ours[score] - theirs[score]), ours[per])
         better = (high < 0) if name in _LOWER else (low > 0)
         verdict = "NOT SHOWN" if low <= 0 <= high else "BETTER" if better else "WORSE"
-        mean = (values.sum() / divisor.sum()).item()
         found[name] = [mean, low, high, verdict]
     return found
 
@@ -175,20 +174,22 @@ def _of_transformers(path) -> bool: # an exported folder, or an id on the hub
     if Path(path).is_dir(): return (Path(path) / "generation_config.json").is_file()
     return "/" in path and not _looks_like_folder(path)
 
-def _run_of(path, teacher, dataset) -> RunConfig: # how to judge what lies there
+def _checkpoint_of(path): # None for what is none of ours
+    return None if path == "tiny" or _of_transformers(path) else find_checkpoint(path)
+
+def _run_of(path, checkpoint, teacher, dataset) -> RunConfig: # how to judge what lies there
     "Raise `BadInput` where nothing says on which text."
     if path == "tiny": run = RunConfig.preset("tiny")
-    elif not _of_transformers(path):
-        run = RunConfig.load(find_checkpoint(path).resolve().parent)
+    elif checkpoint: run = RunConfig.load(checkpoint.resolve().parent)
     elif dataset: run = RunConfig()
     else: raise BadInput(f"{path} is no run, so nothing says on which text it is to be "
                          "judged; give --dataset, a file or folder of text")
     given = dict(teacher=teacher, dataset=dataset)
     return run.changed(**{name: value for name, value in given.items() if value})
 
-def _writer_at(path, device) -> TextGenerator:
-    if path == "tiny" or _of_transformers(path): return _load_model("distilled", path, device)
-    return TextGenerator.from_checkpoint(find_checkpoint(path), device)
+def _writer_of(path, checkpoint, device) -> TextGenerator:
+    if checkpoint: return TextGenerator.from_checkpoint(checkpoint, device)
+    return _load_model("distilled", path, device)
 
 def _check_same(writer, path, tokenizer):
     if writer.tokenizer.get_vocab() != tokenizer.get_vocab():
@@ -198,10 +199,12 @@ def _check_same(writer, path, tokenizer):
 def _evaluate_paths(path, teacher=None, against=None, dataset=None, batches=None, out=None,
                     device=None) -> str: # to print
     "What the command does: load what is named, judge, and keep the numbers in `out`."
-    run = _run_of(path, teacher, dataset)
+    checkpoint = _checkpoint_of(path)
+    run = _run_of(path, checkpoint, teacher, dataset)
     if out: out = new_folder(out)
     device = _device_of_command(device)
-    writer, other = (_writer_at(p, device) if p else None for p in (path, against))
+    writer = _writer_of(path, checkpoint, device)
+    other = against and _writer_of(against, _checkpoint_of(against), device)
     alone = _of_transformers(path) and not teacher
     teacher = None if alone else TeacherModel(run.teacher, device)
     tokenizer = teacher.tokenizer if teacher else writer.tokenizer

@@ -67,11 +67,15 @@ def _read_ask(body) -> _Ask:
     return _Ask(prompts, _typed(body, "stream", bool, False), logprobs, settings)
 
 # %% ../nbs/tools/serve.ipynb #write
-def _taking_notes(writer:TextGenerator, notes:list, most:int) -> TextGenerator:
+def _taking_notes(writer:TextGenerator, notes:list,
+                  most) -> TextGenerator: # as many likeliest; None where nobody asks
     "A writer that notes of each token its logarithm of probability and those of the likeliest."
     noting = copy.copy(writer)
     def next_token(logits, *args, **kwargs): # [vocab]
         token = writer.next_token(logits, *args, **kwargs)
+        if most is None: # it is only counted
+            notes.append(None)
+            return token
         logp = logits[:writer.num_ids].float().log_softmax(-1)
         values, ids = logp.topk(most) if most else ([], [])
         text = writer.tokenizer.decode
@@ -93,7 +97,7 @@ def _pieces(writer:TextGenerator, ask:_Ask, usage:dict):
     "Yield one choice after the other in pieces, each as the protocol has it."
     for index, prompt in enumerate(ask.prompts):
         notes, length = [], len(prompt)
-        noting = _taking_notes(writer, notes, ask.logprobs or 0)
+        noting = _taking_notes(writer, notes, ask.logprobs)
         stream = noting.stream(prompt, **ask.settings)
         usage["prompt_tokens"] += len(writer._prompt_ids(prompt))
         def choice(text, reason=None):
