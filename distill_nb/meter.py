@@ -65,7 +65,7 @@ def gap_report(sums:dict) -> dict: # nats per token, shares, bits per character
 def _in_words(report:dict) -> str: # in one line
     losses = [f"{who} {report[f'{who}_ce']:.3f}" for who in ("student", "teacher")
               if f"{who}_ce" in report]
-    words = f"{', '.join(losses)} nats a token on the labels"
+    words = f"{', '.join(losses)} nats per token on the labels"
     if "kl" not in report: return words
     return f"{words}; KL {report['kl']:.3f}, agreement {report['top1_agreement']:.1%}"
 
