@@ -44,7 +44,7 @@ def _metrics(scores:dict) -> dict: # name → [value, lowest, highest]
     found["calibration error, %"] = [100 * _calibration_error(_calibration(scores))]
     return found
 
-def _of_teacher(scores:dict) -> dict: # the scores that the teacher has of itself
+def _of_teacher(scores:dict) -> dict: # the teacher's own scores
     own = {k.removeprefix("teacher_"): v for k, v in scores.items() if "teacher_" in k}
     return own and own | {k: scores[k] for k in ("bytes", "article")}
 
@@ -68,7 +68,7 @@ def _articles(data, count, longest) -> list: # of lists of ids
     return [ids[a + 1:b][:longest].tolist() for a, b in zip(ends, ends[1:])]
 
 def _write(writer:TextGenerator, data, count=16, given=8, new=64) -> dict:
-    "What it writes from the beginnings of articles, beside how they go on."
+    "Its continuations of the beginnings of articles, beside the real ones."
     articles, start = _articles(data, count, given + new), time.perf_counter()
     prompts = [data.tokenizer.decode(ids[:given]) for ids in articles]
     written = [list(writer.token_ids(prompt, "top_p", new, seed=i))
@@ -105,7 +105,7 @@ def evaluate(writer:TextGenerator, # the student with its tokenizer
              teacher, # a `TeacherModel`, or None
              data, # a `WikiDataset`, whose validation part is read
              against:TextGenerator=None, # another student, judged on the same articles
-             batches:int=None, # at most so many of them; all if not given
+             batches:int=None, # at most this many of them; all if not given
              batch_size:int=16) -> dict: # name → numbers; what `evaluation.json` holds
     "How good a student is, how near its teacher, how it writes; each with limits at 95 %."
     def scores(model):
@@ -157,7 +157,7 @@ def _table(found:dict) -> str: # to print
 
 # %% ../nbs/tools/evaluate.ipynb #plot
 def _plot_calibration(found:dict):
-    "Sure against right, in ten bins; the dots are as large as the share of the tokens."
+    "Sure against right, in ten bins; the size of a dot is its share of the tokens."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(5, 4), layout="constrained")
     ax, c = fig.subplots(), found["calibration"]
@@ -175,7 +175,7 @@ def _of_transformers(path) -> bool: # an exported folder, or an id on the hub
     return "/" in path and not _looks_like_folder(path)
 
 def _run_of(path, teacher, dataset) -> RunConfig: # how to judge what lies there
-    "Raise `BadInput` where nothing says on which text."
+    "Raise `BadInput` if nothing says on which text."
     if path == "tiny": run = RunConfig.preset("tiny")
     elif not _of_transformers(path):
         run = RunConfig.load(find_checkpoint(path).resolve().parent)
@@ -196,7 +196,7 @@ def _check_same(writer, path, tokenizer):
 
 def _evaluate_paths(path, teacher=None, against=None, dataset=None, batches=None, out=None,
                     device=None) -> str: # to print
-    "What the command does: load what is named, judge, and keep the numbers in `out`."
+    "The command: load what is named, judge, and save the numbers in `out`."
     run = _run_of(path, teacher, dataset)
     if out: out = new_folder(out)
     device = _device_of_command(device)
