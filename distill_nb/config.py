@@ -141,7 +141,7 @@ def plot_style():
 @dataclass(frozen=True)
 class TrainingConfig(Config):
     "How the student is trained."
-    batch_size:int = 8 # sequences a step
+    batch_size:int = 8 # sequences per step
     learning_rate:float = 3e-4 # peak learning rate
     weight_decay:float = 0.01 # AdamW's, on matrices only
     warmup_steps:int = 500 # steps of linear warm-up; a tenth of a run that has fewer
