@@ -85,7 +85,7 @@ class _Rows:
         self.lengths = [self.lengths[row] for row in rows]
 
     def step(self, tokens): # one for each row
-        "Append them, and set `logits` anew."
+        "Append them, and update `logits`."
         self.at = torch.tensor(self.lengths, device=self.device) # [rows]
         self.lengths = [n + 1 for n in self.lengths]
         longest, self.mask = max(self.lengths), None

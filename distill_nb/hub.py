@@ -333,5 +333,5 @@ def _why(e): # one line
 def in_vain(e): # an exception
     "What to add to its line if `retry` gave up."
     if not _is_transient(e): return ""
-    return (f"; {1 + len(_WAITS)} tries in vain, what has come is kept and the next run goes"
+    return (f"; {1 + len(_WAITS)} tries in vain, what has arrived is kept and the next run goes"
             " on from there")

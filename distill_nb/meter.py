@@ -217,7 +217,7 @@ def paused(self:Meter):
 
 @patch
 def say(self:Meter, text):
-    "To the log, once and not once per process; on the screen where nobody has set up a log."
+    "To the log, once and not once per process; on the screen if no log is set up."
     if not self.is_main: return
     _log.info(text)
     if self.shows and not _log.isEnabledFor(logging.INFO): tqdm.write(text)

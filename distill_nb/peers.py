@@ -24,7 +24,7 @@ from .trainer import StudentWithLoss, make_optimizer
 # %% ../nbs/tools/peers.ipynb #ours
 _T = 2.0 # temperature of all races
 
-def _plain_loss(h, w, th, tw, labels, alpha=0.5): # as one would write it at first
+def _plain_loss(h, w, th, tw, labels, alpha=0.5): # written in the plain way
     s, t = h @ w.T, (th @ tw.T).float()
     q, p = (s / _T).log_softmax(-1), (t / _T).log_softmax(-1)
     kl = _T**2 * F.kl_div(q, p, reduction="batchmean", log_target=True)

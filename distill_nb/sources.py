@@ -349,7 +349,7 @@ def _logged_articles(source, name, article_log:_ArticleLog, text_field, split):
 # %% ../nbs/engine/sources.ipynb #hubarticles
 def hub_articles(source, # data set id
                  name,  # its configuration
-                 path,  # of a log of what has come, until all of it has
+                 path,  # of a log of what has arrived, until all of it has
                  text_field="text", # the column with the articles
                  split="train"): # or valid
     "The articles of a data set on the hub; raises `BadInput` if it cannot be reached."
