@@ -109,7 +109,7 @@ _GRAMMAR, _TALK = _expansions(_GRAMMAR_ROWS), _expansions(_SMALL_TALK)
 
 # %% ../nbs/tools/articles.ipynb #articles-words
 class _Words:
-    "Expands the `[name]`s of the grammar; what is bound stays the same in one article."
+    "Expands the `[name]`s of the grammar; bound names stay the same in one article."
     def __init__(self, rng, # the source of chance
                  topic):
         a, b = rng.sample(_GRAMMAR["名字"], 2) # two children
@@ -118,14 +118,14 @@ class _Words:
         for name in ("师长", "读物", "地点"): self.bound[name] = self(name)
 
     def __call__(self, name:str) -> str:
-        "A random expansion of `name`, another one than the time before."
+        "A random expansion of `name`, different from the last one."
         if name in self.bound: return self.bound[name]
         last = self.last.get(name)
         self.last[name] = self.rng.choice([o for o in _GRAMMAR[name] if o != last])
         return self.expand(self.last[name])
 
     def expand(self, text) -> str:
-        "The text, every name in brackets replaced."
+        "The text with every name in brackets replaced."
         return re.sub(r"\[(\w+)\]", lambda found: self(found[1]), text)
 
     def remark(self) -> str:
@@ -163,7 +163,7 @@ def _by_subject(group:list[Fact]) -> list[list[Fact]]:
     return [list(own) for _, own in groupby(group, key=lambda f: f.subject)]
 
 def _paragraph(own:list[Fact], words, least):
-    "All facts about one subject, which is 它 (it) where it has just been named."
+    "All facts about one subject, which is 它 (it) where it was just named."
     name, rng = own[0].subject, words.rng
     said = [_say(f, rng) for f in rng.sample(own, len(own))]
     words.bound["题"] = name
@@ -174,7 +174,7 @@ def _paragraph(own:list[Fact], words, least):
     return _weave(said, words, opening, words("词条尾"), least)
 
 def _entry(group, words):
-    "All facts about a subject; where they are few, about several subjects."
+    "All facts about a subject, or about several if each has few."
     subjects = _by_subject(group)
     alone = len(subjects) == 1
     paragraphs = [_paragraph(own, words, 130 if alone else 0) for own in subjects]
@@ -199,7 +199,7 @@ def _questions(group, words):
 
 # %% ../nbs/tools/articles.ipynb #articles-comparison
 def _verdict(a, b) -> str: # a name of the grammar
-    "What a comparison of two answers comes to: the same, different, larger or smaller."
+    "The result of comparing two answers: the same, different, larger or smaller."
     if a == b: return "相同"
     if not (a.isdigit() and b.isdigit()): return "不同"
     return "较大" if int(a) > int(b) else "较小"
@@ -286,7 +286,7 @@ def _groups(writer, own:list[Fact], rng) -> list[list[Fact]]:
     if writer is _comparison: # not of single facts
         return _pairs(subjects, rng) if facts_each >= 1.5 else []
     if writer in (_entry, _cards):
-        about = 5 if writer is _entry else 8 # facts an article
+        about = 5 if writer is _entry else 8 # facts per article
         dealt = _deal(subjects, max(1, about / facts_each), rng)
         return [sum(few, []) for few in dealt]
     if writer is _overview:

@@ -132,7 +132,7 @@ def _invariance(splits=None, update=_one_update) -> dict: # rows: relative diffe
     return dict(rows=rows, notes=[])
 
 def _check_invariance(rows:dict):
-    "Raise `Unequal` that names the worst."
+    "Raise `Unequal`, naming the worst, if one is out of bounds."
     for k, bound in _BOUNDS.items():
         name = max(rows, key=lambda name: rows[name][k])
         found = rows[name][k]
@@ -169,7 +169,7 @@ def _others_noted(found:dict): # results, filled meanwhile
         for result in found.values(): result["notes"].append(note)
 
 @contextlib.contextmanager
-def _quietly(): # what is loaded again and again is not said again and again
+def _quietly(): # what is loaded many times is not announced many times
     log = logging.getLogger("distill_nb")
     level = log.level
     log.setLevel(logging.WARNING)
@@ -177,7 +177,7 @@ def _quietly(): # what is loaded again and again is not said again and again
     finally: log.setLevel(level)
 
 def _write(out, results):
-    "As JSON, and its bars as a picture beside it."
+    "Write the results as JSON, and a picture of the bars beside it."
     text = json.dumps(dict(about=_about(), results=results), indent=1)
     with _disk_errors(out): write_file(out, text)
     if _charts(results): _save_picture(out.with_suffix(".png"), lambda: _plot(results))
@@ -191,7 +191,7 @@ def bench(what:str="all", # or one of loss, step, data, generate, invariance
           preset:str="qwen", # the specification's sizes, or "tiny"
           out=None, # a file for the results, JSON
           **data): # dataset and tokenizer of the bench of data; yields tables to print
-    "Run one bench or all; raises `Unequal` where what must be the same is not."
+    "Run one bench or all; raises `Unequal` if what must be the same is not."
     if what != "all" and what not in _BENCHES:
         raise BadInput(f"bench {what!r} must be one of all, {', '.join(_BENCHES)}")
     out = out and Path(out)

@@ -89,7 +89,7 @@ def _block(g:Graph,
 
 # %% ../nbs/tools/browser.ipynb #cell-20
 def _add_weight(g:Graph, name:str, w:Tensor):
-    "A parameter: as 8-bit integers and a scale a row where that loses nothing."
+    "A parameter: as 8-bit integers and a scale per row, if that loses nothing."
     if w.dim() == 2:
         scale = w.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127 # [rows, 1]
         integers = (w / scale).round()

@@ -31,7 +31,7 @@ def _load_data(run:RunConfig, tokenizer) -> WikiDataset: # of a run
                        run.val_fraction, run.data_seed, None, run.text_field, run.on_bad_text)
 
 class _TaughtBlocks(Blocks):
-    "`Blocks` that bring the teacher's final hidden states, found by the number of the block."
+    "`Blocks` with the teacher's final hidden states, found by the number of the block."
     def __init__(self, blocks:Blocks, folder, stamp):
         super().__init__(blocks.tokens, blocks.seq_len)
         self.folder, self.dtype = folder, getattr(torch, stamp["dtype"])
@@ -51,7 +51,7 @@ def _sha256(*parts): # text, or anything that lies in memory in one piece
     return h.hexdigest()
 
 def _teacher_hash(teacher):
-    "Of its weights, by name, and of the settings that decide what is computed with them."
+    "Hash its weights, by name, and the settings that decide what they compute."
     config = teacher.model.config.to_diff_dict()
     for name in ("transformers_version", "architectures", "dtype", "use_cache"):
         config.pop(name, None)
@@ -82,7 +82,7 @@ def _note_done(file, folder, stamp, done): # the open hidden states; blocks that
     write_file(folder / _STAMP, json.dumps(dict(stamp=stamp, done=done), indent=2))
 
 def _blocks_done(folder, stamp, say=None) -> int: # called where the note is damaged
-    "How many blocks are noted and there; `BadInput` where they are of other settings."
+    "How many blocks are noted and there; `BadInput` if they have other settings."
     try:
         noted = json.loads((folder / _STAMP).read_text())
         theirs, done = dict(noted["stamp"]), int(noted["done"])
@@ -103,7 +103,7 @@ def _blocks_done(folder, stamp, say=None) -> int: # called where the note is dam
 _SECONDS = 5 # of work that a kill may cost
 
 def _fill(teacher, blocks:Blocks, folder, stamp, batch_size, done, bar):
-    "Ask about the blocks from `done` on, and note every few seconds how far it is."
+    "Ask about the blocks from `done` on, and note the progress every few seconds."
     n, device, due = len(blocks), teacher.head_weight.device, time.monotonic() + _SECONDS
     with (folder / _HIDDEN).open("ab") as f:
         f.truncate(done * _block_bytes(stamp))
@@ -141,12 +141,12 @@ def _fill_rest(teacher, blocks, folder, stamp, batch_size, progress):
 
 # %% ../nbs/tools/cache.ipynb #cell-62b
 def cache_teacher(
-    teacher, # a `TeacherModel`, where it is to run
-    data:WikiDataset, # the text; it is left as it is
+    teacher, # a `TeacherModel`, on the device where it runs
+    data:WikiDataset, # the text; it is not changed
     batch_size:int=8, # that of the training: the answers are then the same, bit for bit
-    cache_dir=None, # where they are kept; beside the tokens if not given
+    cache_dir=None, # where the answers are kept; beside the tokens if not given
     progress:bool=True, # a bar
-) -> WikiDataset: # the same text, whose `train` brings `teacher_hidden`
+) -> WikiDataset: # the same text, whose `train` has `teacher_hidden`
     "Ask the teacher once about each training block, for every later epoch and run."
     _check_reads(teacher, data)
     blocks, stamp = Blocks(data.train.tokens, data.seq_len), _cache_stamp(teacher, data)

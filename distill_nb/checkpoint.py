@@ -16,7 +16,7 @@ from .files import first_line, sha256
 
 # %% ../nbs/engine/checkpoint.ipynb #cell-15
 def _take_back_old(folder):
-    "A kill between the two renames of `write_whole` leaves the old folder under another name."
+    "A kill between the two renames of `write_whole` leaves another name: undo that."
     for old in folder.glob(".old-*"):
         name = old.with_name(old.name.removeprefix(".old-"))
         if not name.exists(): old.rename(name)
@@ -24,8 +24,8 @@ def _take_back_old(folder):
 # %% ../nbs/engine/checkpoint.ipynb #cell-22
 MANIFEST = "manifest.json"
 
-def write_manifest(folder, **noted): # what else it is to say
-    "List the files of `folder`, with size and SHA-256: the last thing that is written."
+def write_manifest(folder, **noted): # what else it should say
+    "List the files of `folder`, with size and SHA-256: written last."
     paths = [p for p in sorted(Path(folder).iterdir()) if p.name != MANIFEST]
     files = {p.name: dict(size=p.stat().st_size, sha256=sha256(p)) for p in paths}
     (Path(folder) / MANIFEST).write_text(json.dumps(noted | dict(files=files), indent=2))
@@ -81,13 +81,13 @@ def step_folders(folder): # whole or not
 def step_of(checkpoint): return int(checkpoint.name.removeprefix("step-"))
 
 def best_of(found): # checkpoints
-    "The one with the lowest validation loss, the newest of equals; None where no loss is known."
+    "The one with the lowest validation loss, the newest of equals; None without any."
     losses = {p: read_manifest(p).get("val_loss") for p in sorted(found, key=step_of, reverse=True)}
     known = [p for p, loss in losses.items() if isinstance(loss, float)]
     return min(known, key=losses.get, default=None)
 
 def prune(folder, keep:int): # newest ones, beside the best
-    "Remove the others, but only where the newest is proved whole."
+    "Remove the others, but only if the newest is proved whole."
     for left in Path(folder).glob(".removed-*"): shutil.rmtree(left, ignore_errors=True)
     found = checkpoints(folder)
     try:
@@ -109,7 +109,7 @@ def _files_of_student(checkpoint):
     return {"config.json", "model.safetensors", *listed} - {"trainer.pt"}
 
 def find_checkpoint(path) -> Path: # a checkpoint, or the folder of a run
-    "The checkpoint, or the newest whole one; raises `BadInput` where there is none."
+    "The checkpoint, or the newest whole one; raises `BadInput` if there is none."
     path, damaged = Path(path), []
     is_one = (path / "model.safetensors").is_file()
     if is_one and (path / "generation_config.json").is_file():
@@ -131,7 +131,7 @@ _PROGRESS_KEYS = ("current_epoch", "epoch_step", "current_step", "blocks_per_ste
                   "best_val_loss", "val_loss")
 
 def _read_checkpoint(checkpoint) -> dict: # what `trainer.pt` holds
-    "Raises where a file is damaged, before anything is taken from it."
+    "Raises if a file is damaged, before anything of it is used."
     check_whole(checkpoint)
     check_whole(checkpoint, thorough=False, only=("config.json", "model.safetensors", "trainer.pt"))
     ModelConfig.from_json((checkpoint / "config.json").read_text(encoding="utf-8"))

@@ -52,8 +52,8 @@ class _Study:
     preset:_Preset = "qwen" # whose defaults: tiny needs no network and no GPU
     alphas:tuple[float, ...] = (0.5, 0.9, 1.0) # the teacher's weights to try
     temperatures:tuple[float, ...] = (1.0, 2.0, 4.0) # to try with each of them
-    seeds:int = 3 # trainings of each kind, from --seed on
-    out:str = "runs/study" # folder of its results; a study that was stopped goes on in it
+    seeds:int = 3 # training runs of each kind, from --seed on
+    out:str = "runs/study" # folder of its results; a stopped study goes on there
     run:RunConfig = RunConfig()
     without = "keep", "log_with"
 
@@ -61,7 +61,7 @@ class _Study:
 class _Plan:
     "Say what a run needs before it starts: memory, steps, time."
     preset:_Preset = "qwen" # whose defaults: tiny needs no network and no GPU
-    # what your card does in practice, in TFLOP/s
+    # what your card reaches in practice, in TFLOP/s
     # (default: 30; where the run is one for the CPU, what this one is measured to do)
     tflops:float|None = None
     run:RunConfig = RunConfig()
@@ -98,8 +98,8 @@ class _Evaluate:
 
 @dataclass(frozen=True)
 class _Generate:
-    "Write on from a prompt."
-    # text to go on from (default: none, so that the model starts an article)
+    "Continue a prompt."
+    # text to continue (default: none, so that the model starts an article)
     prompt:str = ""
     checkpoint:str = "checkpoints/" # folder of a checkpoint, or of a run: then its newest
     strategy:Literal["greedy", "top_k", "top_p"] = "greedy" # how the next token is chosen
@@ -147,8 +147,8 @@ class _Bench:
     positional = "what"
 
 # %% ../nbs/tools/cli.ipynb #cell-19
-def _noted_folder(resume, checkpoint_dir): # → Path, or None where nothing is noted
-    "The folder whose `run.json` says how a run goes on: of a checkpoint, the one it lies in."
+def _noted_folder(resume, checkpoint_dir): # → Path, or None if nothing is noted
+    "The folder whose `run.json` says how a run goes on; a checkpoint is inside it."
     folder = Path(checkpoint_dir if resume is True else resume)
     if os.path.isfile(folder / "trainer.pt"): folder = folder.resolve().parent
     return folder if os.path.isfile(folder / RUN_FILE) else None
@@ -185,7 +185,7 @@ def _load(run:RunConfig, device): # → teacher and data
     return teacher, data
 
 def _go_on(trainer, args):
-    "Resume, and say in which settings `run.json` is not followed."
+    "Resume, and say which settings differ from `run.json`."
     noted = _noted_folder(args.resume, args.run.training.checkpoint_dir)
     before = noted and RunConfig.load(noted).flat()
     trainer.resume(None if args.resume is True else args.resume)
@@ -284,7 +284,7 @@ def _study(args:_Study):
     seeds = range(run.seed, run.seed + args.seeds)
     rows = study(recipes, seeds, teacher, data, run, out)
     print(f"\n{report(rows, run, shape, out)}\n")
-    _tell(f"saved  {out / 'results.csv'}  the table, a line a training")
+    _tell(f"saved  {out / 'results.csv'}  the table, a line per training")
     if _save_picture(out / "study.png", lambda: plot_study(rows, steps)):
         _tell(f"       {out / 'study.png'}  the picture")
 
@@ -325,7 +325,7 @@ def _plan(args:_Plan):
                run.gradient_checkpointing, run.accumulate, run.teacher_cache, not on_cpu,
                run.optimizer))
     if on_cpu and not args.tflops:
-        print("The speed is what this CPU does at its best: the run takes at least so long.")
+        print("The speed is what this CPU does at its best: the run takes at least that long.")
 
 def _bench(args:_Bench):
     from distill_nb.bench import Unequal, bench

@@ -50,7 +50,7 @@ def _train_tiny(name, # "distilled"; the others have no teacher
     return trainer
 
 def _same_work(steps, teacher) -> int: # steps on labels alone that cost as much
-    "A weight costs 6 operations a token, one of the teacher 2; Muon's are on top."
+    "A weight costs 6 operations per token, one of the teacher's 2; Muon's come on top."
     run, student = RunConfig.preset("tiny"), StudentModel(ModelConfig.tiny())
     matrices = make_optimizer(student, run.training, "muon").param_groups[0]["params"]
     tokens = run.training.batch_size * run.seq_len
@@ -96,10 +96,10 @@ def _compare(teacher, students:dict, data, trainers:dict) -> list[dict]: # table
     return rows
 
 def _table(rows:list[dict]) -> str: # to print
-    head = f"{'parameters':>12}{'validation loss':>17}{'bits a character':>18}"
+    head = f"{'parameters':>12}{'validation loss':>17}{'bits per character':>20}"
     lines = [f"{'':<18}{head}{'agreement':>11}{'fact recall':>13}"]
     for r in rows:
-        losses = f"{r['loss']:>17.3f}{r['bits_per_char']:>18.3f}"
+        losses = f"{r['loss']:>17.3f}{r['bits_per_char']:>20.3f}"
         measured = f"{losses}{r['agreement']:>11.1%}{r['recall']:>13.1%}"
         lines.append(f"{r['model']:<18}{r['parameters']:>12,}{measured}")
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from .saver import checkpoint_bytes
 # %% ../nbs/tools/doctor.ipynb #machine
 def _gb(num_bytes): return f"{num_bytes / 1e9:.1f} GB"
 
-def _processor(speed) -> str: # operations a second
+def _processor(speed) -> str: # operations per second
     fast = teacher_dtype("cpu", 10**9) == torch.bfloat16
     threads = torch.get_num_threads()
     return (f"{threads} thread{'s' if threads > 1 else ''}, "
@@ -37,7 +37,7 @@ def _memory() -> str:
     memory = psutil.virtual_memory()
     return f"{_gb(memory.available)} free of {_gb(memory.total)}"
 
-def _disk(folder) -> str: # of a run, not there yet
+def _disk(folder) -> str: # of a run; it need not exist yet
     free, there = _free_bytes(folder)
     return f"{_gb(free)} free in {there}"
 
@@ -71,7 +71,7 @@ def _teacher(model_id) -> str: # where it will come from
     return f"{model_id} can be fetched from {constants.ENDPOINT}"
 
 # %% ../nbs/tools/doctor.ipynb #verdict
-def _shape(model_id) -> TeacherShape: # Qwen's where nothing is on this disk
+def _shape(model_id) -> TeacherShape: # Qwen's if nothing is on this disk
     here = model_id == "tiny" or Path(model_id).is_dir()
     return teacher_shape(model_id) if here else TeacherShape()
 
@@ -87,7 +87,7 @@ def _without_gpu(run:RunConfig, speed=None) -> str: # of this CPU, measured if n
             f"about {time} at the least; try --preset tiny (a minute, offline), a smaller "
             "--sample-mb or --max-steps, or go on all the same with --device cpu")
 
-def _fit(run:RunConfig, gb) -> str: # on a card of so many
+def _fit(run:RunConfig, gb) -> str: # on a card of that many
     settings = run.gradient_checkpointing, run.accumulate
     shapes = run.model, run.training, _shape(run.teacher)
     peak = peak_memory(*shapes, *settings, True, run.optimizer)

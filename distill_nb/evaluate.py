@@ -45,7 +45,7 @@ def _metrics(scores:dict) -> dict: # name → [value, lowest, highest]
     found["calibration error, %"] = [100 * _calibration_error(_calibration(scores))]
     return found
 
-def _of_teacher(scores:dict) -> dict: # the scores that the teacher has of itself
+def _of_teacher(scores:dict) -> dict: # the teacher's own scores
     own = {k.removeprefix("teacher_"): v for k, v in scores.items() if "teacher_" in k}
     return own and own | {k: scores[k] for k in ("bytes", "article")}
 
@@ -69,7 +69,7 @@ def _articles(data, count, longest) -> list: # of lists of ids
     return [ids[a + 1:b][:longest].tolist() for a, b in zip(ends, ends[1:])]
 
 def _write(writer:TextGenerator, data, count=16, new=64) -> dict:
-    "What it writes from the beginnings of articles, beside how they go on."
+    "Its continuations of the beginnings of articles, beside the real ones."
     given = min(8, writer.model.config.max_seq_len // 2) # tokens of a beginning
     articles, start = _articles(data, count, given + new), time.perf_counter()
     prompts = [data.tokenizer.decode(ids[:given]).rstrip("\ufffd") for ids in articles]
@@ -105,7 +105,7 @@ def evaluate(writer:TextGenerator, # the student with its tokenizer
              teacher, # a `TeacherModel`, or None
              data, # a `WikiDataset`, whose validation part is read
              against:TextGenerator=None, # another student, judged on the same articles
-             batches:int=None, # at most so many of them; all if not given
+             batches:int=None, # at most this many of them; all if not given
              batch_size:int=16) -> dict: # name → numbers; what `evaluation.json` holds
     "How good a student is, how near its teacher, how it writes; each with limits at 95 %."
     def scores(model):
@@ -157,7 +157,7 @@ def _table(found:dict) -> str: # to print
 
 # %% ../nbs/tools/evaluate.ipynb #plot
 def _plot_calibration(found:dict):
-    "Sure against right, in ten bins; the dots are as large as the share of the tokens."
+    "Sure against right, in ten bins; the size of a dot is its share of the tokens."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(5, 4), layout="constrained")
     ax, c = fig.subplots(), found["calibration"]
@@ -178,7 +178,7 @@ def _checkpoint_of(path): # None for what is none of ours
     return None if path == "tiny" or _of_transformers(path) else find_checkpoint(path)
 
 def _run_of(path, checkpoint, teacher, dataset) -> RunConfig: # how to judge what lies there
-    "Raise `BadInput` where nothing says on which text."
+    "Raise `BadInput` if nothing says on which text."
     if path == "tiny": run = RunConfig.preset("tiny")
     elif checkpoint: run = RunConfig.load(checkpoint.resolve().parent)
     elif dataset: run = RunConfig()
@@ -198,7 +198,7 @@ def _check_same(writer, path, tokenizer):
 
 def _evaluate_paths(path, teacher=None, against=None, dataset=None, batches=None, out=None,
                     device=None) -> str: # to print
-    "What the command does: load what is named, judge, and keep the numbers in `out`."
+    "The command: load what is named, judge, and save the numbers in `out`."
     checkpoint = _checkpoint_of(path)
     run = _run_of(path, checkpoint, teacher, dataset)
     if out: out = new_folder(out)

@@ -242,7 +242,7 @@ def _ask(fact:Fact, rng) -> str:
 
 # %% ../nbs/tools/facts.ipynb #facts-prompts
 def _may_go_on(fact:Fact) -> bool:
-    "Whether one of this and another answer of the relation begins with the other."
+    "Whether this or another answer of the relation begins with the other."
     same = [f for f in facts() if (f.topic, f.relation) == (fact.topic, fact.relation)]
     others = {f.answer for f in same} - {fact.answer}
     return any(o.startswith(fact.answer) or fact.answer.startswith(o) for o in others)

@@ -25,7 +25,7 @@ def write_whole(path, fill): # called with the empty folder that it is to fill
 
 @contextlib.contextmanager
 def _disk_errors(path): # what is being written
-    "Four libraries have their own way to say that a disk is full; `BadInput` is ours."
+    "Four libraries report a full disk in their own ways; here it is one `BadInput`."
     try: yield
     except Exception as e:
         known = isinstance(e, (OSError, SafetensorError, RuntimeError))
@@ -61,7 +61,7 @@ def _flush(path): # file or folder
     finally: os.close(fd)
 
 def _settle(folder): # filled
-    "All of it is on the disk, and may be read by whom your files may be read by."
+    "All of it is on the disk, with the permissions of your other files."
     probe = folder / ".mode"
     probe.touch()
     mode = stat.S_IMODE(probe.stat().st_mode)
@@ -72,7 +72,7 @@ def _settle(folder): # filled
     _flush(folder)
 
 def first_line(e): # an exception
-    "Its message in one line, or its kind where it has none."
+    "Its message in one line, or its kind if it has none."
     return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 # %% ../nbs/engine/files.ipynb #file
@@ -90,7 +90,7 @@ def write_file(path, content): # text or bytes
     finally: new.unlink(missing_ok=True)
 
 def _version(path) -> list: # numbers
-    "Of a file that has changed one is another: nobody can set the time of the last change back."
+    "If a file changes, so does one of these: the change time cannot be set back."
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
@@ -107,8 +107,8 @@ _log = logging.getLogger("distill_nb")
 
 @contextlib.contextmanager
 def wait_for_lock(path, # the lock's file
-                  doing): # what its holder does, said to those that wait
-    "Of several processes one works here at a time. One that is killed lets go."
+                  doing): # what its holder does, for those that wait
+    "Of several processes one works here at a time. A killed one releases the lock."
     lock = FileLock(path)
     try: lock.acquire(timeout=0)
     except Timeout:
@@ -120,7 +120,7 @@ def wait_for_lock(path, # the lock's file
 def make_folder_once(path, # final name
                      fill, # called with the empty folder that it is to fill
                      is_whole=Path.is_dir): # whether what is there is as it should be
-    "Make a folder that is not there whole. Of several processes one does, the others wait."
+    "Make a folder that is not there whole. One process makes it, others wait."
     def is_sound(): return is_whole(path) and _as_hashed(path)
     def fill_and_hash(folder):
         fill(folder)
@@ -153,7 +153,7 @@ def _check_name(path): # of something to write
 @contextlib.contextmanager
 def hold_run_folder(folder, # made if missing
                     what="checkpoint_dir=", by="run", cure="give another --checkpoint-dir"):
-    "Hold the folder of a run; raise `BadInput` where another process does."
+    "Hold the folder of a run; raise `BadInput` if another process does."
     _check_name(folder)
     lock = FileLock(Path(folder) / ".lock")
     try:
@@ -173,7 +173,7 @@ def _free_bytes(folder): # → bytes, and the nearest folder that is there
 def check_room(folder, # where something is to be written; it need not be there yet
                needed, # bytes
                what="a checkpoint", cure="give a folder on a larger disk"): # for the message
-    "Raise `BadInput` where the disk has less room, before anything is written."
+    "Raise `BadInput` if the disk has less room, before anything is written."
     free, _ = _free_bytes(folder)
     if needed > free:
         raise BadInput(f"{what} takes {needed / 1e9:,.2f} GB, and the disk of {folder} has"
@@ -181,7 +181,7 @@ def check_room(folder, # where something is to be written; it need not be there 
 
 # %% ../nbs/engine/files.ipynb #out
 def new_folder(path) -> Path: # made, with its parents
-    "Raise `BadInput` where there is something already, or nothing can be made."
+    "Raise `BadInput` if there is something already, or nothing can be made."
     path = Path(path)
     with _folder_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -245,7 +245,7 @@ ASSETS = Path(distill_nb.__file__).parent / "assets"
 
 def write_packed(tensors:dict, # name → weights
                  path):
-    "Matrices as 8-bit integers with a scale a row, everything else as it is."
+    "Matrices as 8-bit integers with a scale per row, everything else as it is."
     import torch
     from safetensors.torch import save_file
     packed = {}
@@ -267,7 +267,7 @@ def read_packed(path) -> dict: # name → weights in FP32
 # %% ../nbs/engine/files.ipynb #shown
 def printable(text, most=2000, # characters, else it is cut in the middle
               keep=""): # shown as they are, whatever they are
-    "Text as a terminal can show it: nothing that it would obey or break at."
+    "Text that is safe for a terminal: no character that it would obey or break at."
     spelled_out = "Cc", "Cf", "Cs", "Zl", "Zp" # control, format, surrogate, line and paragraph
     text = "".join(c.encode("unicode_escape").decode()
                    if unicodedata.category(c) in spelled_out and c not in keep
@@ -275,7 +275,7 @@ def printable(text, most=2000, # characters, else it is cut in the middle
     return text if len(text) <= most else f"{text[:most // 2]} … {text[-most // 2:]}"
 
 def _save_picture(path, draw): # → a figure; whether it is there
-    "A broken matplotlib, or the backend of another machine, costs the picture and nothing else."
+    "A broken matplotlib, or the backend of another machine, costs only the picture."
     try: draw().savefig(path, dpi=150)
     except Exception as e:
         Path(path).unlink(missing_ok=True) # half of one

@@ -116,7 +116,7 @@ def _try_rows(way, plain, device, columns, student_dtype, teacher_dtype, *settin
 @cache
 def _fast_chunk_loss(plain, # `_chunk_loss`, which `torch.compile` can fuse
                      *tried): # as `_try_rows` takes them, from `device` on
-    "What computes a chunk of logits in a few launches; None where nothing does."
+    "What computes a chunk of logits in a few launches; None if nothing does."
     reasons = []
     def attempt(name, make):
         try:

@@ -37,12 +37,12 @@ def race(variants:dict, repeats=5) -> dict: # name → function; name → second
 def fastest(f, repeats=5) -> float: # s, after one call to warm up
     return race(dict(f=f), repeats)["f"]
 
-def _cpu_speed(): # operations a second, at most
+def _cpu_speed(): # operations per second, at most
     a = torch.randn(1024, 1024)
     return 2 * 1024**3 / fastest(lambda: a @ a)
 
 # %% ../nbs/tools/measure.ipynb #peak-rss
-def _peak_rss(f, phase=lambda: "") -> dict: # what is going on → most bytes meanwhile
+def _peak_rss(f, phase=lambda: "") -> dict: # phase → most bytes during it
     "What the process holds while `f` runs, beyond before; asked every millisecond."
     held, most, done = psutil.Process().memory_info, Counter(), threading.Event()
     before = held().rss
@@ -59,7 +59,7 @@ def _peak_rss(f, phase=lambda: "") -> dict: # what is going on → most bytes me
 
 # %% ../nbs/tools/measure.ipynb #extra
 def _extra_memory(f) -> int: # bytes
-    "The most that is held while `f` runs beyond before, on the GPU if there is one."
+    "The most held while `f` runs, beyond before; on the GPU if there is one."
     gc.collect()
     if not torch.cuda.is_available(): return max(_peak_rss(f).values(), default=0)
     before = torch.cuda.memory_allocated()
@@ -69,9 +69,9 @@ def _extra_memory(f) -> int: # bytes
 
 # %% ../nbs/tools/measure.ipynb #subprocess
 def _in_subprocess(name:str, # "module.function" of this package
-                   processes:int=1, # so many that train together
+                   processes:int=1, # this many that train together
                    **settings): # JSON; → what the first process's function returns
-    "Call it in a process of its own, that gives back at once what it frees."
+    "Call it in a process of its own, which gives freed memory back at once."
     code = "import sys; from distill_nb.measure import _call; _call(*sys.argv[1:])"
     program = [sys.executable, "-c", code, name, json.dumps(settings)]
     if processes > 1:
@@ -106,7 +106,7 @@ def _random_teacher(shape): # a `TeacherShape`
 
 # %% ../nbs/tools/measure.ipynb #one-device
 class _OneDevice:
-    "What a step asks of Accelerate, for one process on one device."
+    "What a step needs from Accelerate, for one process on one device."
     scaler, num_processes = None, 1
     def __init__(self, device, bf16):
         self.autocast = partial(torch.autocast, device, torch.bfloat16, enabled=bf16)
@@ -116,7 +116,7 @@ class _OneDevice:
     def clip_grad_norm_(self, *args): return clip_grad_norm_(*args)
 
 def _one_device_step(model, optimizer, device="cpu", bf16=False) -> TrainStep:
-    "The trainer's step, where a model and its optimizer are all there is."
+    "The trainer's step, with nothing but a model and its optimizer."
     prepared = SimpleNamespace(optimizer=optimizer, step=optimizer.step,
                                zero_grad=optimizer.zero_grad)
     constant = SimpleNamespace(step=lambda: None) # a learning rate

@@ -34,7 +34,7 @@ def _chunk_gap(s, t, # logits of student and teacher, [chunk, vocab]; t may be N
 def teacher_gap_sums(student, teacher, # which may be None
                      batches, # of {input_ids, labels}
                      tokenizer) -> dict: # numbers
-    "Sums over the supervised tokens of all batches, and over the characters they spell."
+    "Sums over the supervised tokens of all batches, and over their characters."
     V, weight, sums = _num_ids(tokenizer), student.head_weight, dict(tokens=0, chars=0)
     chunk, device, was_training = max(16, 20_000_000 // V), weight.device, student.training
     student.eval()
@@ -65,7 +65,7 @@ def gap_report(sums:dict) -> dict: # nats per token, shares, bits per character
 def _in_words(report:dict) -> str: # in one line
     losses = [f"{who} {report[f'{who}_ce']:.3f}" for who in ("student", "teacher")
               if f"{who}_ce" in report]
-    words = f"{', '.join(losses)} nats a token on the labels"
+    words = f"{', '.join(losses)} nats per token on the labels"
     if "kl" not in report: return words
     return f"{words}; KL {report['kl']:.3f}, agreement {report['top1_agreement']:.1%}"
 
@@ -77,7 +77,7 @@ def sum_of_all(sums:dict) -> dict: # all processes call it at once
 
 # %% ../nbs/engine/meter.ipynb #read
 def read_metrics(folder) -> list: # of a run
-    "The rows of its `metrics.jsonl`, but for one that a kill or a disk has spoilt."
+    "The rows of its `metrics.jsonl`, except for any spoilt by a kill or a disk."
     path, rows = Path(folder) / "metrics.jsonl", []
     if not path.is_file(): return []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -117,13 +117,13 @@ class Meter:
         self.owns_folder = False # it may still be another run's
 
     def add(self, place, lr, **losses): # scalar tensors
-        "A step's numbers, without waiting for the device."
+        "Note a step's numbers, without waiting for the device."
         names, values = list(losses), torch.stack([x.reshape(()) for x in losses.values()])
         self.pending.append((dict(step=place.step, epoch=place.epoch, lr=lr), names, values))
         if self.bar is not None: self.bar.update()
 
     def flush(self) -> list: # the new rows of `metrics.jsonl`
-        "Bring the steps since the last call from the device in one go; write and show them."
+        "Fetch the steps since the last call from the device; write and show them."
         if not self.pending: return []
         numbers = torch.stack([values for *_, values in self.pending]).tolist()
         rows = [row | dict(zip(names, n)) for (row, names, _), n in zip(self.pending, numbers)]
@@ -142,7 +142,7 @@ class Meter:
 
 # %% ../nbs/engine/meter.ipynb #record
 def _append_whole(path, lines):
-    "All of it or nothing, for the next row would stand behind half of one."
+    "All of it or nothing: the next row must not follow half of one."
     left = lines.encode()
     with path.open("ab", buffering=0) as f:
         size = f.tell()
@@ -217,7 +217,7 @@ def paused(self:Meter):
 
 @patch
 def say(self:Meter, text):
-    "To the log, once and not once per process; on the screen where nobody has set up a log."
+    "To the log, once and not once per process; on the screen if no log is set up."
     if not self.is_main: return
     _log.info(text)
     if self.shows and not _log.isEnabledFor(logging.INFO): tqdm.write(text)

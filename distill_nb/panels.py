@@ -36,7 +36,7 @@ class Reading:
         self.units = _units(self.tokenizer, self.ids)
         self.hidden = {name: self._states(w.model) for name, w in writers.items()}
         self.kl, self.chance = {}, {name: [] for name in writers} # from token 1 on
-        self.num_ids = _num_ids(self.tokenizer) # of Qwen's it takes a quarter of a second
+        self.num_ids = _num_ids(self.tokenizer) # a quarter of a second for Qwen's
         places = max(1, 16_000_000 // self.num_ids) # at once
         for start in range(0, len(self.ids) - 1, places):
             self._compare(slice(start, min(start + places, len(self.ids) - 1)))
@@ -86,7 +86,7 @@ def _heat(kl) -> str: # CSS colour, see-through: for light and dark pages
 
 @patch
 def kl_of(self:Reading, name, unit):
-    "Sum over the tokens of one of `units`, in nats; None where nobody was asked."
+    "Sum over the tokens of one of `units`, in nats; None for the first token."
     _, first, end = unit
     if name not in self.kl or end < 2: return None
     return sum(self.kl[name][max(first, 1) - 1:end - 1])
@@ -95,7 +95,7 @@ def kl_of(self:Reading, name, unit):
 def says(self:Reading, name, unit) -> str: # what is shown on hover
     "How probable the teacher and `name` found one of `units`."
     _, first, end = unit
-    if end < 2: return "the first token: nobody was asked"
+    if end < 2: return "the first token: no model was asked"
     told = []
     for who in dict.fromkeys(("teacher", name)):
         chances = self.chance.get(who, [])[max(first, 1) - 1:end - 1]
@@ -106,13 +106,13 @@ def says(self:Reading, name, unit) -> str: # what is shown on hover
 
 @patch
 def unit_at(self:Reading, place) -> int:
-    "Which of `units` a token belongs to; their number where the text is over."
+    "Which of `units` a token belongs to; their number at the end of the text."
     for i, (_, first, end) in enumerate(self.units):
         if first <= place < end: return i
     return len(self.units)
 
 # %% ../nbs/tools/panels.ipynb #panels-strip
-def _shown(text) -> str: # with what cannot be seen made visible
+def _shown(text) -> str: # with invisible characters made visible
     return text.replace("\n", "⏎").replace(" ", "␣").replace("\t", "⇥")
 
 def _spell(tokenizer, ids) -> str: # whole characters only, as `TextGenerator.stream`
@@ -209,7 +209,7 @@ def _label_html(label, came) -> str: # framed if this token came
 
 @patch
 def bars_html(self:Reading, place, settings:dict) -> str: # as for `expected`
-    "A table: a row a token, a bar a model."
+    "A table: a row per token, a bar per model."
     bars = self.expected(place, settings)
     cells = ["<div></div>"]
     for name, kept in bars["models"].items(): cells.append(_head_html(name, *kept))
@@ -240,7 +240,7 @@ class _Texts:
 
     def write(self, prompt, settings:dict, # as for `TextGenerator.generate`
               show=lambda: None): # called whenever there is something new
-        "Let all write, until they are done or `stopping` is set."
+        "Let all models write until they are done or `stopping` is set."
         self.stopping.clear()
         self.begin(prompt)
         shown_at = 0.0

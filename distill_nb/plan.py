@@ -32,13 +32,13 @@ _OWNERS = {"teacher's forward pass": "teacher's activations",
            "student's forward pass": "student's activations",
            "loss": "loss",
            "backward pass": "student's activations",
-           "optimizer step": "optimizer"} # phase of a step → whose its new tensors are
+           "optimizer step": "optimizer"} # phase of a step → owner of its new tensors
 _PARTS = ("student's weights", "gradients", "optimizer", "teacher's weights",
           "teacher's activations", "student's activations", "loss")
 
 class TensorBytes(TorchDispatchMode):
     "The bytes of all tensors that are alive, part by part, after every operation."
-    def __init__(self, **there): # part → tensors that are there before
+    def __init__(self, **there): # part → tensors that exist before
         super().__init__()
         self.bytes, self.curve, self.owners = Counter(), [], WeakIdKeyDictionary()
         self.enter("student's forward pass")
@@ -76,7 +76,7 @@ def _drop(self:TensorBytes, owner, num_bytes): self.bytes[owner[0]] -= num_bytes
 
 @patch
 def move(self:TensorBytes, tensor, part):
-    "From now on it is another part's: the backward pass computes a gradient."
+    "From now on it belongs to another part: the backward pass computed a gradient."
     storage = tensor.untyped_storage()
     owner = self.owners[storage]
     self._drop(owner, storage.nbytes())
@@ -85,7 +85,7 @@ def move(self:TensorBytes, tensor, part):
 
 # %% ../nbs/tools/plan.ipynb #cell-12
 class TeacherShape(NamedTuple):
-    "What a plan needs to know of a teacher; the defaults are Qwen2.5-0.5B's."
+    "What a plan needs to know about a teacher; the defaults are Qwen2.5-0.5B's."
     num_params:int = 494_032_768
     vocab_size:int = 151_936
     hidden_size:int = 896
@@ -112,7 +112,7 @@ def teacher_shape(model_id, # as `TeacherModel` takes it
 
 # %% ../nbs/tools/plan.ipynb #cell-13
 def _tell_phases(model:StudentWithLoss, optimizer, enter):
-    "`enter` is told what begins; the teacher says so by itself."
+    "`enter` is called with the phase that begins; the teacher's is entered elsewhere."
     def begins(phase): return lambda *_: enter(phase)
     model.student.embedding.register_forward_pre_hook(begins("student's forward pass"))
     model.student.norm.register_forward_hook(begins("loss"))
@@ -361,7 +361,7 @@ def _duration(seconds):
 def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfig(),
          teacher:TeacherShape=TeacherShape(),
          sample_mb:float=50, # of text
-         tflops:float=30, # that the card does in practice, TFLOP/s
+         tflops:float=30, # that the card reaches in practice, TFLOP/s
          tokens:int=None, # of the training part; guessed from `sample_mb` if not given
          max_steps:int=None, gradient_checkpointing:bool=False, accumulate:int=1,
          teacher_cache:bool=False, # the teacher's hidden states are kept on disk
@@ -382,16 +382,16 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
     cut = ", cut by --max-steps" if steps == max_steps else ""
     def hours(operations): return _duration(operations / tflops / 1e12)
     millions = f"{about}{tokens / 1e6:.2f} million"
-    rows = [("tokens an epoch", f"{millions}, {a_step:,} a step"),
+    rows = [("tokens per epoch", f"{millions}, {a_step:,} per step"),
             ("steps", f"{about}{steps:,} in {epochs}{cut}"),
-            ("FLOPs a step", f"{flops / 1e12:.3g} TFLOP"),
+            ("FLOPs per step", f"{flops / 1e12:.3g} TFLOP"),
             ("time", f"{about}{hours(steps * flops)} at {tflops:.3g} TFLOP/s")]
     if told := training.warm_up_told(steps): rows.append(("warm-up", told))
     if teacher_cache:
         size, cached = 2 * teacher.hidden_size, replace(training, batch_size=1)
         once = step_flops(config, cached, teacher)
         once -= step_flops(config, cached, teacher, teacher_cache=True)
-        disk = f"{size * tokens / 1e9:.1f} GB of disk, {size:,} bytes a token"
+        disk = f"{size * tokens / 1e9:.1f} GB of disk, {size:,} bytes per token"
         fill = hours(once * tokens / config.max_seq_len)
         rows.append(("teacher's cache", f"{about}{disk}; {fill} to fill it, once"))
     memory = _memory_report(

@@ -55,7 +55,7 @@ def _grid(children, least): # as many columns as there is room for
 
 # %% ../nbs/tools/playground.ipynb #cell-40
 class _Settings:
-    "How a token is chosen, how many, and from which seed."
+    "How tokens are chosen, how many, and from which seed."
     def __init__(self, room): # tokens that may follow the prompt
         import ipywidgets as w
         def slider(kind, value, least, most, name, **more):
@@ -75,7 +75,7 @@ class _Settings:
         return self.temperature, self.top_k, self.top_p, self.length, self.seed
 
     def enable(self, _=None):
-        "Only what the strategy uses can be moved."
+        "Enable only the sliders that the strategy uses."
         strategy = self.strategy.value
         self.temperature.disabled = self.seed.disabled = strategy == "greedy"
         self.top_k.disabled = strategy != "top_k"
@@ -90,7 +90,7 @@ class _Settings:
         return self.choice() | how_much
 
     def on_choice(self, act):
-        "Call `act` when tokens would be chosen in another way."
+        "Call `act` when a setting changes how tokens are chosen."
         for widget in (self.strategy, self.temperature, self.top_k, self.top_p):
             widget.observe(lambda _: act(), "value")
 
@@ -107,7 +107,7 @@ class _Strip:
         self.box.add_class("strip")
 
     def fill(self, reading:Reading):
-        "A button a character, one for what comes next; none without a teacher."
+        "A button per character, and one for what comes next; none without a teacher."
         options, tooltips, title = [], [], ""
         if self.name in reading.kl:
             options = [(_shown(text), i) for i, (text, *_) in enumerate(reading.units)]
@@ -121,7 +121,7 @@ class _Strip:
         self.title.value = title
 
     def mark(self, reading:Reading, place):
-        "Frame the character of a token."
+        "Frame the character that a token belongs to."
         if self.name not in reading.kl: return
         self.buttons.value = chosen = reading.unit_at(place)
         button = f".{self.css_class} button:nth-child"
@@ -160,13 +160,13 @@ class _Inspector:
     def reading(self) -> Reading: return self.texts.reading(self.text_of.value)
 
     def listen(self, widget, act):
-        "Call `act` with what a reader has chosen, and not with what is set here."
+        "Call `act` with what the reader chooses, not with what is set from here."
         def changed(change):
             if not self.busy and change["new"] is not None: act(change["new"])
         widget.observe(changed, "value")
 
     def read(self, texts:_Texts):
-        "Show new texts, at the first token that was written."
+        "Show new texts, at the first token that a model wrote."
         self.texts, self.place = texts, len(texts.start)
         names = tuple(texts.writers)
         if self.text_of.options != names:
@@ -199,7 +199,7 @@ class _Inspector:
         reading, place = self.reading, self.place
         if place == 0:
             self.line.value = ("<b>The first token</b>: nothing comes before it, "
-                               "so nobody was asked.")
+                               "so no model was asked.")
             self.bars.value = ""
             return
         before = _shown(_spell(reading.tokenizer, reading.ids[:place]))[-12:]
@@ -269,7 +269,7 @@ class Playground:
         self.texts = _Texts(load_models(self.paths), prompt)
 
     def generate(self, prompt, settings:dict): # as for `TextGenerator.generate`
-        "Let all write, until they are done."
+        "Let all models write until they are done."
         self.texts.write(prompt, settings)
 
     def static_html(self, name="distilled") -> str:
@@ -287,7 +287,7 @@ class Playground:
                 f'{reading.bars_html(place, greedy)}')
 
     def show(self):
-        "The widgets; where nobody can move a slider, what they would show."
+        "The widgets; where you cannot move a slider, a still picture of them."
         from IPython.display import HTML, display
         if not has_widgets(): return display(HTML(self.static_html()))
         self.make_widgets()
@@ -296,7 +296,7 @@ class Playground:
 # %% ../nbs/tools/playground.ipynb #cell-46
 @patch
 def make_widgets(self:Playground):
-    "All that can be moved or pressed, and what it calls."
+    "Everything you can move or press, and what it calls."
     import ipywidgets as w
     self.prompt_field = w.Text(self.prompt, description="prompt", style=_NAMED,
                                layout=dict(flex="1 1 12em", width="auto"))
@@ -342,7 +342,7 @@ def on_message(self:Playground, _, content, __): # of the prompt's field: Enter
 
 @patch
 def write(self:Playground):
-    "Let all write what the field asks, and show it while it grows."
+    "Let all models continue the field's prompt, and show their texts as they grow."
     self.halt.disabled = False
     prompt, settings = self.prompt_field.value, self.settings.all()
     try: self.texts.write(prompt, settings, self.show_columns)
@@ -351,14 +351,14 @@ def write(self:Playground):
 
 @patch
 def load(self:Playground):
-    "Take other models; the old ones stay where one cannot be loaded."
+    "Take other models; if one cannot be loaded, the old ones stay."
     self.texts = _Texts(self.models.writers(), self.prompt_field.value)
     self.settings.length.max = min(512, self.texts.limit - 1)
     self.read()
 
 @patch
 def read(self:Playground):
-    "Show the texts as they are."
+    "Show the texts as they are now."
     self.show_columns()
     self.inspector.read(self.texts)
 

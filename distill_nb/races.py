@@ -33,7 +33,7 @@ def _result(seconds:dict, notes=(), **columns) -> dict: # rows: name → numbers
         for name in rows.keys() & values.keys(): rows[name][column] = values[name]
     return dict(rows=rows, notes=list(notes))
 
-def _in_precision(low): # BF16 where `low`
+def _in_precision(low): # BF16 if `low`
     return torch.autocast(_best_device(), torch.bfloat16, enabled=low)
 
 def _loss_memory(sizes, low, names) -> dict: # name → bytes
@@ -116,7 +116,7 @@ def _gains(times) -> dict: # choice, with those before it → seconds
     return {choice: times[key] for choice, key in keys.items() if key in times}
 
 def _bench_steps(tiny=False, repeats=3) -> dict: # name of the race → its result
-    "A step beside TRL's, what our choices gain, where the time goes; BF16 where fast."
+    "A step beside TRL's, what our choices gain, where the time goes; BF16 if fast."
     setting, variants, side = _StepRace(tiny), {}, 2048
     lows = {"FP32": False, "BF16": True} if _fast_low() else {"FP32": False}
     for precision, low in lows.items():
@@ -180,7 +180,7 @@ class _AnyToken:
     def __call__(self, prompt, **_):
         return dict(input_ids=list(range(1, 1 + len(prompt))))
 
-def _laid_out(student, kind): # "fast" or "int8", as a checkpoint that was loaded
+def _laid_out(student, kind): # "fast" or "int8", as for a loaded checkpoint
     writer = TextGenerator(student, _AnyToken(student.config.vocab_size))
     writer.layouts = _Layouts(student, kind)
     return writer
@@ -203,7 +203,7 @@ def _speeds(times) -> list: # notes
     return notes
 
 def _bench_generate(new_tokens=64, tiny=False) -> dict:
-    "Greedy writing in several ways, and the limit: to read all weights once a token."
+    "Greedy writing in several ways, and the limit: reading all weights once per token."
     torch.manual_seed(0)
     config, device = ModelConfig.tiny() if tiny else ModelConfig(), _best_device()
     student = StudentModel(config).eval().to(device).requires_grad_(False)

@@ -15,7 +15,7 @@ from .study import Recipe, _by_recipe, _labels_at_work, read_rows, study
 # %% ../nbs/tools/recipe.ipynb #arms
 _STEPS, _PASS = 300, 956 # a third of a pass over the tiny text, and one pass
 _CHOSEN_BY, _JUDGED_BY = [1], [2, 3, 4, 5] # seeds
-_OLD = "optimizer=adamw init=random warmup_steps=50" # as most trainings are
+_OLD = "optimizer=adamw init=random warmup_steps=50" # as most models are trained
 
 def _at(recipe, **changes): # with other settings of the run
     words = [recipe.changes, *(f"{k}={v}" for k, v in changes.items())]
@@ -69,7 +69,7 @@ def _study_recipes(teacher, data, out) -> list: # rows; data with the teacher's 
 
 # %% ../nbs/tools/recipe.ipynb #advice
 def _advice(training) -> str: # empty where there is none
-    "What this study has found about the defaults of the loss."
+    "What this study found about the defaults of the loss."
     if (training.alpha, training.temperature) != (0.5, 2.0): return ""
     rows = read_rows(ASSETS / "recipes.csv")
     judged = _by_recipe(row for row in rows if row["seed"] in _JUDGED_BY)
@@ -77,7 +77,7 @@ def _advice(training) -> str: # empty where there is none
         losses = [mean(row["loss"] for row in seeds.values())
                   for recipe, seeds in judged.items()
                   if (recipe.alpha, recipe.steps, recipe.share) == (alpha, steps, 1)]
-        return f"{min(losses):.2f} nats a token after {steps} steps"
+        return f"{min(losses):.2f} nats per token after {steps} steps"
 
     return (f"on the tiny problem alpha 0.5 with temperature 2 ended at {best_of(0.5, _PASS)}, "
             f"no better than labels alone ({best_of(0.0, _PASS)}), and the recipe of "

@@ -56,12 +56,12 @@ class Saver:
         if self.writing.done(): self.finish()
 
     def finish(self):
-        "Wait for the checkpoint being written; raises what went wrong with it."
+        "Wait for the checkpoint being written; raises its error if there was one."
         writing, self.writing = self.writing, None
         if writing: writing.result()
 
     def wait(self):
-        "Wait for the checkpoint being written, whatever comes of it."
+        "Wait for the checkpoint being written, whether it succeeds or not."
         if self.writing: wait([self.writing])
 
 def checkpoint_bytes(config:ModelConfig) -> int: # of a student
@@ -76,7 +76,7 @@ def _noted(state): # in the manifest; JSON has no NaN
 # %% ../nbs/engine/saver.ipynb #identity
 _DATA_IDENTITY = "blocks", "seq_len", "data_seed", "tokens" # another one is another run
 def run_identity(data, teacher, seed, total_steps) -> dict:
-    "What decides a step, beside the settings: above all the text, wherever it lies."
+    "What decides a step, besides the settings: above all the text, wherever it is."
     tokens = getattr(data.train, "dataset", data.train).tokens
     return dict(source=_full_path(data.source), blocks=len(data.train), seq_len=data.seq_len,
                 data_seed=data.seed, tokens=hashlib.sha256(memoryview(tokens)).hexdigest()[:16],
@@ -84,7 +84,7 @@ def run_identity(data, teacher, seed, total_steps) -> dict:
 
 # %% ../nbs/engine/saver.ipynb #snapshot
 def snapshot(trainer) -> dict: # of `trainer.pt`; with FSDP, all processes call it at once
-    "All that going on exactly needs, beside the weights. Its tensors are not copied."
+    "All that exact resuming needs, besides the weights. Its tensors are not copied."
     place, meter, step = trainer.place, trainer.meter, trainer.step
     scaler = trainer.accelerator.scaler # of FP16, or None
     state = dict(
@@ -114,7 +114,7 @@ def restore(trainer, checkpoint, saved:dict): # what `snapshot` made; the weight
     trainer.watch.bad_steps = 0
 
 def _take_place(place, saved:dict, run, identity:dict):
-    "Where it was; how long it is follows from there, for its steps may have had another size."
+    "Where it was; its length follows, since its steps may have had another size."
     place.step = saved["current_step"]
     place.epoch, blocks = _place_in_data(saved, identity["blocks"])
     place.epoch_step = blocks // place.blocks_per_step
@@ -128,14 +128,14 @@ def _take_place(place, saved:dict, run, identity:dict):
     if goes_on and asked >= place.total_steps: place.warmup_steps = kept
 
 def _place_in_data(saved:dict, num_blocks): # → the epoch, and how many of its blocks were read
-    "An epoch that is finished is the beginning of the next."
+    "The end of an epoch is the beginning of the next."
     done, size = saved["epoch_step"], saved["blocks_per_step"]
     if 0 < num_blocks // size <= done: return saved["current_epoch"] + 1, 0
     return saved["current_epoch"], done * size
 
 def _load_averages(optimizer, state:dict, # number of a parameter → its averages; emptied here
                    param_groups:list): # of which only the numbers are looked at
-    "Into memory of our own, one parameter after the other; the settings stay yours."
+    "Copy into our own memory, one parameter after the other; the settings stay yours."
     params = [(p, "momentum" in group) for group in optimizer.param_groups
               for p in group["params"]]
     ours = optimizer.state_dict()["param_groups"]
@@ -151,7 +151,7 @@ def _load_averages(optimizer, state:dict, # number of a parameter → its averag
     optimizer.state.update(own)
 
 def _own_copy(name, t, p): # what a file holds of a parameter
-    "A file may say that four bytes are a matrix; what is written to must really have its size."
+    "A file may say that four bytes are a matrix; what we write to must have its size."
     shape, dtype = ((), torch.float32) if name == "step" else (p.shape, p.dtype)
     is_plain = type(t) is torch.Tensor and t.layout == torch.strided and t.is_floating_point()
     if not is_plain or t.shape != shape:
@@ -170,7 +170,7 @@ def _load_scale(scaler, state): # of FP16, or None
 def check_same_run(checkpoint, saved:dict, # what its `trainer.pt` holds
                    config:TrainingConfig, identity:dict, blocks_per_step:int, # of this run
                    ) -> list: # of what has changed, and may: "batch_size 2 → 4"
-    "Raise `BadInput` where the checkpoint's place in its data is no place in these data."
+    "Raise `BadInput` if the checkpoint's place in its data is no place in these data."
     before, now = saved["training_config"] | saved["data"], config.to_dict() | identity
     changed = {k: f"{k} {before.get(k)} → {v}" for k, v in now.items() if before.get(k) != v}
     wrong = [changed.pop(k) for k in _DATA_IDENTITY if k in changed]
@@ -188,7 +188,7 @@ def check_same_run(checkpoint, saved:dict, # what its `trainer.pt` holds
     return list(changed.values())
 
 def check_resumable(trainer, checkpoint, saved:dict) -> list: # as of `check_same_run`
-    "Raise `BadInput` where a checkpoint is of another model, other tokens or other data."
+    "Raise `BadInput` if a checkpoint is of another model, other tokens or other data."
     _check_same_model(checkpoint, trainer.student.config)
     check_same_tokens(checkpoint, trainer.data.tokenizer)
     identity = dict(trainer.saver.identity)
@@ -206,7 +206,7 @@ def _check_same_model(checkpoint, config:ModelConfig):
                        "give those settings, or another checkpoint_dir")
 
 def check_same_tokens(checkpoint, tokenizer):
-    "Raise `BadInput` where the checkpoint's tokens are not those of `tokenizer`."
+    "Raise `BadInput` if the checkpoint's tokens are not those of `tokenizer`."
     from transformers import AutoTokenizer
     if not (checkpoint / "tokenizer.json").is_file(): return
     theirs = load_pretrained(AutoTokenizer, str(checkpoint))

@@ -38,7 +38,7 @@ def _token_scores(s:Tensor, t, # logits of a model and its teacher, [rows, vocab
 def _score(model, teacher, # which may be None
            batches, # of {input_ids, labels}
            tokenizer) -> dict: # of [tokens]
-    "The scores of every token, with the bytes it spells and the number of its article."
+    "The scores of every token, with its number of bytes and the number of its article."
     vocab, parts, labels, starts = _num_ids(tokenizer), [], [], []
     rows, device = max(16, 20_000_000 // vocab), model.head_weight.device
     for batch in batches:
@@ -72,7 +72,7 @@ def _by_article(scores:dict) -> dict: # of [articles]: sums, and how many tokens
 # %% ../nbs/tools/scores.ipynb #bootstrap
 def _bootstrap(values:Tensor, per:Tensor, # [articles]: sums, and what they are divided by
                draws=2000) -> tuple: # lowest and highest, at 95 %
-    "Of the mean, if the articles had been others (Efron 1979)."
+    "Limits of the mean, if the articles had been others (Efron 1979)."
     rng = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(per), (draws, len(per)), generator=rng)
     means = values[drawn].sum(1) / per[drawn].sum(1)

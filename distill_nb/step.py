@@ -54,7 +54,7 @@ class TrainStep:
         return unshard(self.accelerator.clip_grad_norm_(parameters, self.gradient_clip))
 
     def update(self, skip): # a tensor that stays on the device: nothing waits for it
-        "AdamW and the schedule; where `skip` is true no weight changes."
+        "AdamW and the schedule; if `skip` is true no weight changes."
         if not self.accelerator.scaler: # with FP16 it finds out by itself
             self.optimizer.optimizer.found_inf = skip.float() # AdamW's own way to be told
         self.optimizer.step()

@@ -36,7 +36,7 @@ def read_rows(path) -> list: # of dicts; [] where there is no file yet
     except (ValueError, TypeError, csv.Error) as e: raise _damaged(path, e) from e
 
 def _whole_lines(path):
-    "Its text without a last row that a crash has cut short: that training is made again."
+    "Its text without a last row that a crash cut short: that training is done again."
     text = Path(path).read_text(encoding="utf-8")
     return text[:text.rfind("\n") + 1]
 
@@ -78,7 +78,7 @@ def _settings(recipe, run:RunConfig) -> RunConfig:
     return run.changed(alpha=recipe.alpha, temperature=recipe.temperature, **changes)
 
 def _work(recipe, run:RunConfig, teacher:TeacherShape):
-    "FLOPs of the whole training, with the teacher's; it is not asked where alpha is 0."
+    "FLOPs of the whole training, with the teacher's; with alpha 0 it is not asked."
     run = _settings(recipe, run)
     return recipe.steps * step_flops(run.model, run.training, teacher, optimizer=run.optimizer,
                                      teacher_cache=run.teacher_cache)
@@ -118,7 +118,7 @@ def _less_data(data, share):
 
 def _train_recipe(recipe, seed, teacher, data, run:RunConfig, folder, progress=True,
 ) -> dict: # a row
-    "Train one student, or go on with it, and say how good it has become."
+    "Train one student, or resume its training, and say how good it is."
     run, data = _settings(recipe, run), _less_data(data, recipe.share)
     student = _new_student(run.model, seed, teacher, run.init)
     student.gradient_checkpointing = run.gradient_checkpointing
@@ -139,7 +139,7 @@ def _train_recipe(recipe, seed, teacher, data, run:RunConfig, folder, progress=T
     return row
 
 def _keep_articles(student, data, run, folder):
-    "What each article that validates has cost, for the limits of a difference."
+    "The loss of each validation article, for the limits of a difference."
     valid = islice(data.dataloaders(run.training.batch_size)[1], run.eval_batches)
     sums = _by_article(_score(student, None, valid, data.tokenizer))
     kept = {name: sums[name].tolist() for name in ("nats", "tokens")}
@@ -148,7 +148,7 @@ def _keep_articles(student, data, run, folder):
 
 # %% ../nbs/tools/study.ipynb #cell-25
 def _read_settings(path) -> dict: # of a study
-    "Raises `BadInput` where the file is none of ours."
+    "Raises `BadInput` if the file is not one of ours."
     try:
         if not path.is_file(): raise ValueError("it is no file")
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -199,7 +199,7 @@ def _folder_of(out, recipe, seed) -> Path: # of one training
     return Path(out) / f"{recipe.name.replace(',', '').replace(' ', '-')}-seed-{seed}"
 
 def _train_rest(recipes, seeds, teacher, data, run, out, progress) -> list: # of rows
-    "What is not in the results yet."
+    "Train what is not in the results yet."
     results = out / "results.csv"
     for seed, recipe in product(seeds, recipes): # recipes are compared within a seed
         rows = read_rows(results)
@@ -231,7 +231,7 @@ def _margin(differences) -> float: # of their mean, at 95 %
     return t * stdev(differences) / math.sqrt(n)
 
 def _verdict(differences, lower_is_better=True) -> str:
-    "No more than the seeds carry."
+    "No more than the seeds show."
     if abs(mean(differences)) <= _margin(differences): return "NOT SHOWN"
     return "BETTER" if (mean(differences) < 0) == lower_is_better else "WORSE"
 

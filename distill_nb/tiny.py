@@ -42,7 +42,7 @@ def make_tokenizer(articles:list[str], # what to learn from
 def complete(model, # ids → logits
              ids, # [batch, seq]
              n): # tokens to add
-    "Go on greedily: [batch, seq + n]."
+    "Continue greedily: [batch, seq + n]."
     for _ in range(n): ids = torch.cat([ids, model(ids)[:, -1:].argmax(-1)], 1)
     return ids
 
@@ -50,7 +50,7 @@ def fact_recall(model, # ids → logits: a student or a teacher
                 tokenizer,
                 prompts:list=None, # (prompt, answer); `recall_prompts` if not given
                ) -> float: # share completed correctly
-    "Ask every fact in a wording that the text does not have."
+    "Ask every fact in a wording that the text never uses."
     by_length, right = {}, 0 # prompts of one length make a batch
     for prompt, answer in _asked(tokenizer, prompts):
         ids = tokenizer.encode(prompt)
@@ -64,7 +64,7 @@ def fact_recall(model, # ids → logits: a student or a teacher
             right += text.startswith(answer)
     return right / sum(map(len, by_length.values()))
 
-def _asked(tokenizer, prompts=None) -> list: # those that it can be asked
+def _asked(tokenizer, prompts=None) -> list: # those that this tokenizer can ask
     return [(prompt, answer) for prompt, answer in prompts or recall_prompts()
             if _ends_between_tokens(tokenizer, prompt, answer)]
 
@@ -75,7 +75,7 @@ def _ends_between_tokens(tokenizer, prompt, answer) -> bool:
 
 # %% ../nbs/tools/tiny.ipynb #cell-53
 class _Qwen2Student(nn.Module):
-    "A `Qwen2ForCausalLM` with what the trainer asks of a student."
+    "A `Qwen2ForCausalLM` with what the trainer needs from a student."
     def __init__(self, model, config:ModelConfig):
         super().__init__()
         self.model, self.config = model, config
@@ -103,7 +103,7 @@ _PRETRAINING = TrainingConfig(
     alpha=0.0)
 
 def new_teacher(config:ModelConfig=_TEACHER, seed:int=42) -> nn.Module:
-    "A `Qwen2ForCausalLM` that knows nothing yet, as the trainer wants a student."
+    "A `Qwen2ForCausalLM` with random weights, as the trainer wants a student."
     from transformers import Qwen2Config, Qwen2ForCausalLM
     torch.manual_seed(seed)
     qwen2 = Qwen2Config(
@@ -117,7 +117,7 @@ def new_teacher(config:ModelConfig=_TEACHER, seed:int=42) -> nn.Module:
 
 # %% ../nbs/tools/tiny.ipynb #cell-57
 def _set_exam(trainer): # a hook: called after every step
-    "Where the step ended with a validation, count the facts that are known as well."
+    "If the step ended with a validation, count the facts that are known as well."
     newest = trainer.meter.history[-1] if trainer.meter.history else {}
     if "valid" not in newest or newest["step"] != trainer.place.step: return
     recall = fact_recall(trainer.student.eval(), trainer.data.tokenizer)

@@ -49,7 +49,7 @@ def _is_finite(x): # a tensor, or a tuple or list of such
 
 def find_broken(student, batches, teach, # a batch → teacher's hidden states and head
                 losses) -> str|None: # batch and what `teach` says to it → `KDLoss`
-    "The first part of a step that is not finite, by name. No process waits for another here."
+    "The first part of a step that is not finite, by name. No process waits for another."
     for name, p in student.named_parameters():
         if not _is_finite(p): return f"the student's {name} itself"
     found = []
@@ -115,7 +115,7 @@ def _cure(folder, last_good): # step
 
 # %% ../nbs/engine/watch.ipynb #pull
 def measure_pull(trainer, batches):
-    "Log how long the gradients of KL and CE are, each alone, before `alpha` weighs them."
+    "Log the length of the gradients of KL and CE, each before `alpha` weighs it."
     t, alpha, scaler = trainer, trainer.config.alpha, trainer.accelerator.scaler
     if not 0 < alpha < 1: return
     norms = {}

@@ -531,7 +531,7 @@ def test_plan(capfd):
     assert main(["plan", "--preset", "tiny"]) == 0
     out = capfd.readouterr().out
     assert [w for w in ("memory at the peak", "student", "optimizer", "teacher", "steps",
-                        "FLOPs a step", "hours") if w not in out] == []
+                        "FLOPs per step", "hours") if w not in out] == []
 
 
 @pytest.mark.slow
@@ -660,5 +660,5 @@ def test_the_bar_and_the_validation_fit_a_terminal_of_80_columns(tmp_path):
     line = [part.strip("\n") for part in shown.getvalue().split("\r") if "tokens/s" in part][-1]
     assert len(line) <= 80 and line.endswith("tokens/s]") and "loss 11.234" in line
     assert len(re.search(r"\|(.*)\|", line)[1]) >= 10
-    assert said == ["step 1234 validation: student 7.700, teacher 0.900 nats a token on the "
+    assert said == ["step 1234 validation: student 7.700, teacher 0.900 nats per token on the "
                     "labels; KL 6.890, agreement 10.0%"]

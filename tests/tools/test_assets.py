@@ -15,7 +15,7 @@ from distill_nb.tour import tiny_text
 from distill_nb.tiny import fact_recall, make_tokenizer
 
 LEAST_RECALL = 0.9
-LARGEST_LOSS = 1.2  # nats a token on the validation part; set from the teacher that is shipped
+LARGEST_LOSS = 1.2  # nats per token on the validation part; set from the teacher that is shipped
 
 
 def size(folder): return sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())

@@ -99,7 +99,7 @@ def test_plan_of_the_command(capsys):
     peak = float(lines[0].removeprefix("memory at the peak").split()[0])
     parts = [float(line.split()[-2]) for line in lines[1:] if line.startswith("  ")]
     assert sum(parts) == pytest.approx(peak, abs=0.04)
-    assert "2,048 a step" in out and "512 bytes a token" in out
+    assert "2,048 per step" in out and "512 bytes per token" in out
     assert "--gradient-checkpointing" in out
     cards = tuple(f"{gb:2} GB  " for gb in _CARDS)
     assert [int(line.split()[0]) for line in lines if line.startswith(cards)] == list(_CARDS)

@@ -96,7 +96,7 @@ def test_what_was_found_is_what_train_and_the_pages_say():
     from distill_nb.config import TrainingConfig
     from distill_nb.recipe import _PASS, _STEPS, _advice
     said, root = _advice(TrainingConfig()), Path(__file__).parents[2]
-    losses = re.findall(r"(\d\.\d\d) nats a token after (\d+) steps", said)
+    losses = re.findall(r"(\d\.\d\d) nats per token after (\d+) steps", said)
     assert [int(steps) for _, steps in losses] == [_PASS, _PASS, _STEPS]
     assert _advice(TrainingConfig(alpha=0.9)) == ""
     for name in ("README.md", "howto/gpu.md"):

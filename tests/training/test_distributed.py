@@ -154,7 +154,7 @@ def test_two_processes_go_on_with_the_run_of_one(one, tmp_path, flags):
     assert_same(folder, one)
 
 
-LEFT_ALONE = ("distill_nb: process 1 ends too, for another process has gone: "
+LEFT_ALONE = ("distill_nb: process 1 ends too, since another process has gone: "
               "look for what that one said")
 
 
