@@ -104,16 +104,8 @@ def test_the_site_has_these_pages_and_no_others(site):
     assert sorted(p.relative_to(docs).as_posix() for p in docs.rglob("*.html")) == sorted(PAGES)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page(name, site, page):
-    outside = []
-    def stop(route):
-        outside.append(route.request.url)
-        route.abort()
-    page.emulate_media(reduced_motion="reduce")  # colours change at once
-    page.route(lambda url: not url.startswith((site, "data:")), stop)
-    page.goto(f"{site}/{name}")
-    page.evaluate("document.fonts.ready")
+def check_what_is_drawn(page):
+    "Pictures, formulas and drawings are there, and at no width is anything cut off."
     assert page.title() and page.locator("h1").first.is_visible()
     assert page.evaluate(MISSING) == []
     assert page.evaluate(UNSET) == []
@@ -125,11 +117,69 @@ def test_page(name, site, page):
         assert page.evaluate(CUT) == [], f"cut off at {width}"
         assert page.evaluate(UNDRAWN) == []
     page.set_viewport_size(dict(width=WIDTHS[0], height=844))
+
+
+def settings():
+    ini = ConfigParser(delimiters=["="])
+    ini.read(ROOT / "settings.ini", encoding="utf-8")
+    return ini["DEFAULT"]
+
+
+def check_links_to_colab_and_source(page, path):
+    at = "{user}/{repo}/blob/{branch}/".format(**settings()) + path.relative_to(ROOT).as_posix()
+    told = "all => all.map(a => [a.innerText, a.href])"
+    links = page.locator(".lesson-links a").evaluate_all(told)
+    assert links == [["Open in Colab", f"https://colab.research.google.com/github/{at}"],
+                     ["Source on GitHub", f"https://github.com/{at}"]]
+    github = page.locator("nav.navbar a", has_text="GitHub").first
+    assert github.get_attribute("href") == settings()["git_url"]
+
+
+def check_that_it_opens(page, button, inside):
+    for i in range(button.count()):
+        assert not inside(i).is_visible()
+        button.nth(i).click()
+        inside(i).wait_for(state="visible", timeout=5000)
+
+
+def check_folds(page, path):
+    "Solutions and answers are folded until you ask for them."
+    text = path.read_text(encoding="utf-8")
+    headers = page.locator(".callout-tip .callout-header")
+    bodies = page.locator(".callout-tip .callout-collapse")
+    assert headers.count() == bodies.count() == text.count("::: {.callout-tip collapse=")
+    check_that_it_opens(page, headers, lambda i: bodies.nth(i).locator("pre").first)
+    answers = page.locator("details.answer")
+    asks = path in SHELVES[0] and "Before you run it" in text
+    assert bool(answers.count()) == asks
+    check_that_it_opens(page, answers.locator("> summary"),
+                        lambda i: answers.nth(i).locator(".cell-output").first)
+
+
+def check_contrast(page):
+    "Light, then dark."
     assert not page.evaluate(IS_DARK) and page.evaluate(FAINT) == []
     page.locator(".quarto-color-scheme-toggle").first.click()
     is_quarto_dark = "document.documentElement.classList.contains('quarto-dark')"
     page.wait_for_function(f"({IS_DARK})() && {is_quarto_dark}", timeout=5000)
     assert page.evaluate(FAINT) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page(name, site, page):
+    outside, notebook = [], ROOT / Path(name).with_suffix(".ipynb")
+    def stop(route):
+        outside.append(route.request.url)
+        route.abort()
+    page.emulate_media(reduced_motion="reduce")  # colours change at once
+    page.route(lambda url: not url.startswith((site, "data:")), stop)
+    page.goto(f"{site}/{name}")
+    page.evaluate("document.fonts.ready")
+    check_what_is_drawn(page)
+    if notebook in NOTEBOOKS:
+        check_links_to_colab_and_source(page, notebook)
+        check_folds(page, notebook)
+    check_contrast(page)
     assert outside == [], outside
     assert page.wrong == [], page.wrong
 
@@ -144,35 +194,6 @@ def test_dark_mode_stays_and_follows_the_visitor(site, browser):
     page.goto(f"{site}/nbs/02_rope.html")
     assert not page.evaluate(IS_DARK), "the choice is forgotten on the next page"
     context.close()
-
-
-@each_notebook
-def test_folded_solutions_open(path, site, page):
-    page.goto(f"{site}/{page_of(path)}")
-    headers = page.locator(".callout-tip .callout-header")
-    bodies = page.locator(".callout-tip .callout-collapse")
-    folded = path.read_text(encoding="utf-8").count("::: {.callout-tip collapse=")
-    assert headers.count() == bodies.count() == folded
-    for i in range(headers.count()):
-        code = bodies.nth(i).locator("pre").first
-        assert not code.is_visible()
-        headers.nth(i).click()
-        code.wait_for(state="visible", timeout=5000)
-
-
-ASKING = [p for p in SHELVES[0] if "Before you run it" in p.read_text(encoding="utf-8")]
-
-
-@pytest.mark.parametrize("path", ASKING, ids=lambda p: p.stem)
-def test_an_answer_is_folded_until_you_ask_for_it(path, site, page):
-    page.goto(f"{site}/{page_of(path)}")
-    answers = page.locator("details.answer")
-    assert answers.count()
-    for i in range(answers.count()):
-        inside = answers.nth(i).locator(".cell-output").first
-        assert not inside.is_visible()
-        answers.nth(i).locator("summary").first.click()
-        inside.wait_for(state="visible", timeout=5000)
 
 
 def test_search_finds_a_lesson(site, page):
@@ -210,24 +231,6 @@ def test_the_workshop_is_folded_until_one_is_in_it(site, page):
     assert visible("03 Grouped-query") and visible("Engine") and not visible("Checkpoints")
     page.goto(f"{site}/nbs/engine/checkpoint.html")
     assert visible("Checkpoints") and not visible("Playground")
-
-
-def settings():
-    ini = ConfigParser(delimiters=["="])
-    ini.read(ROOT / "settings.ini", encoding="utf-8")
-    return ini["DEFAULT"]
-
-
-@each_notebook
-def test_notebook_leads_to_colab_and_to_its_source(path, site, page):
-    page.goto(f"{site}/{page_of(path)}")
-    at = "{user}/{repo}/blob/{branch}/".format(**settings()) + path.relative_to(ROOT).as_posix()
-    told = "all => all.map(a => [a.innerText, a.href])"
-    links = page.locator(".lesson-links a").evaluate_all(told)
-    assert links == [["Open in Colab", f"https://colab.research.google.com/github/{at}"],
-                     ["Source on GitHub", f"https://github.com/{at}"]]
-    github = page.locator("nav.navbar a", has_text="GitHub").first
-    assert github.get_attribute("href") == settings()["git_url"]
 
 
 # The reference, and the sources on the pages of the notebooks
