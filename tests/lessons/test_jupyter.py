@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from browsing import run_all
+from shell import THOROUGH
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
@@ -60,10 +61,10 @@ def wait_until_idle(page, address):
         quiet = quiet + 1 if all(k["execution_state"] == "idle" for k in kernels) else 0
 
 
-# One of the course, the longest, and those with widgets: what JupyterLab does with a notebook it
-# does with each, and `nbdev_test` runs them all. `LAB=all` opens every one here.
-IN_LAB = [p for p in NOTEBOOKS if os.environ.get("LAB") == "all"
-          or p.stem in ("03_gqa", "09_trainer", "live", "playground")]
+# One of the course, the longest, and those with widgets: `nbdev_test` runs them all, and what
+# JupyterLab does with one notebook it does with each.
+SOME = "03_gqa", "09_trainer", "live", "playground"
+IN_LAB = [p for p in NOTEBOOKS if THOROUGH or p.stem in SOME]
 
 
 @pytest.mark.slow
