@@ -139,7 +139,7 @@ def check_that_it_opens(page, button, inside):
     for i in range(button.count()):
         assert not inside(i).is_visible()
         button.nth(i).click()
-        inside(i).wait_for(state="visible", timeout=5000)
+        inside(i).wait_for(state="visible")
 
 
 def check_folds(page, path):
@@ -161,7 +161,7 @@ def check_contrast(page):
     assert not page.evaluate(IS_DARK) and page.evaluate(FAINT) == []
     page.locator(".quarto-color-scheme-toggle").first.click()
     is_quarto_dark = "document.documentElement.classList.contains('quarto-dark')"
-    page.wait_for_function(f"({IS_DARK})() && {is_quarto_dark}", timeout=5000)
+    page.wait_for_function(f"({IS_DARK})() && {is_quarto_dark}")
     assert page.evaluate(FAINT) == []
 
 
@@ -190,7 +190,7 @@ def test_dark_mode_stays_and_follows_the_visitor(site, browser):
     page.goto(f"{site}/index.html")
     assert page.evaluate(IS_DARK)
     page.locator(".quarto-color-scheme-toggle").first.click()
-    page.wait_for_function(f"!({IS_DARK})()", timeout=5000)
+    page.wait_for_function(f"!({IS_DARK})()")
     page.goto(f"{site}/nbs/02_rope.html")
     assert not page.evaluate(IS_DARK), "the choice is forgotten on the next page"
     context.close()
