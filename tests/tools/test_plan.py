@@ -2,6 +2,7 @@
 import dataclasses, json
 
 import pytest
+from shell import THOROUGH
 
 from distill_nb.cli import main
 from distill_nb.config import ModelConfig, TrainingConfig
@@ -30,7 +31,8 @@ def test_a_real_tiny_step_takes_what_is_counted(settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size, settings", [
-    (2, {}), (2, dict(gradient_checkpointing=True)), (1, dict(accumulate=2))], ids=str)
+    (2, dict(gradient_checkpointing=True)), (2, {}), (1, dict(accumulate=2))][:3 if THOROUGH else 1],
+    ids=str)
 def test_a_real_full_size_step_takes_what_is_counted(size, settings):
     "The default student, a random teacher of Qwen2.5-0.5B's shapes, 512 tokens, FP32, a CPU."
     run = FULL, batch(size), TeacherShape()
