@@ -196,10 +196,10 @@ def _check_same(writer, path, tokenizer):
         raise BadInput(f"{path} has other tokens than the tokenizer {tokenizer.name_or_path}; "
                        "give the teacher that it was trained with")
 
-def _evaluate_paths(path, teacher=None, against=None, dataset=None, batches=None, out=None,
-                    device=None) -> str: # to print
+def _evaluate_paths(checkpoint, teacher=None, against=None, dataset=None, eval_batches=None,
+                    out=None, device=None) -> str: # to print
     "The command: load what is named, judge, and save the numbers in `out`."
-    checkpoint = _checkpoint_of(path)
+    path, checkpoint = checkpoint, _checkpoint_of(checkpoint)
     run = _run_of(path, checkpoint, teacher, dataset)
     if out: out = new_folder(out)
     device = _device_of_command(device)
@@ -213,7 +213,7 @@ def _evaluate_paths(path, teacher=None, against=None, dataset=None, batches=None
     longest = min(w.model.config.max_seq_len for w in writers.values())
     data = _load_data(run.changed(seq_len=min(run.seq_len, longest)), tokenizer)
     for w in writers.values(): check_fit(w.model, teacher, data, alpha=0)
-    found = evaluate(writer, teacher, data, other, batches, run.training.batch_size)
+    found = evaluate(writer, teacher, data, other, eval_batches, run.training.batch_size)
     if out:
         with _disk_errors(out): write_file(out / "evaluation.json", json.dumps(found, indent=1))
         _save_picture(out / "calibration.png", lambda: _plot_calibration(found))
