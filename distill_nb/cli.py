@@ -135,6 +135,7 @@ class _Export:
     # folder to write, not there yet or empty (default: student-hf, or as --to says)
     out:str|None = None
     dtype:Literal["f32", "f16", "q8_0"] = "f32" # of the weights, for gguf: 4, 2 or 1.1 bytes each
+    push:str|None = None # id on the hub to upload it to, once it is proved (default: stays here)
 
 @dataclass(frozen=True)
 class _Bench:
@@ -224,8 +225,7 @@ def _tell(text): print(printable(text))
 # %% ../nbs/tools/cli.ipynb #cell-23
 def _evaluate(args:_Evaluate):
     from distill_nb.evaluate import _evaluate_paths
-    print(_evaluate_paths(args.checkpoint, args.teacher, args.against, args.dataset,
-                          args.eval_batches, args.out, args.device))
+    print(_evaluate_paths(**vars(args)))
 
 # %% ../nbs/tools/cli.ipynb #cell-24
 def _generate(args:_Generate):
@@ -256,7 +256,7 @@ def _export(args:_Export):
     from distill_nb.checkpoint import find_checkpoint
     from distill_nb.convert import _convert
     checkpoint = find_checkpoint(args.checkpoint)
-    for line in _convert(checkpoint, args.to, args.out, args.dtype): _tell(line)
+    for line in _convert(**vars(args) | dict(checkpoint=checkpoint)): _tell(line)
 
 # %% ../nbs/tools/cli.ipynb #cell-25
 def _demo(args:_Demo):

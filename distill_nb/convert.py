@@ -6,22 +6,19 @@
 __all__ = []
 
 # %% ../nbs/tools/convert.ipynb #cell-02
-import json, os
+import json
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 import torch
 from torch import Tensor
-from . import __version__
 from .browser import _FLOAT, _INT64, Graph, _add_student, _onnx_model
-from .checkpoint import read_manifest
-from .config import BadInput, ModelConfig, RunConfig
+from .config import BadInput, ModelConfig
 from .export import _hf_name, _with_ends, save_hf
 from .files import first_line, write_into
 from .generator import TextGenerator
-from .hub import is_folder_name
-from .meter import read_metrics
+from .push import _card, _check_push, _push, _use
 from .student import StudentModel
 from .tokenizer import (
     _is_byte_level, _num_ids, _read_prompt, _save_tokenizer, _start_ids)
@@ -46,7 +43,7 @@ def _proof_ids(tokenizer, longest) -> list: # at most 256 tokens
     "Real text to compare logits on."
     return _read_prompt(tokenizer, tiny_text()[:2000])[:min(longest, 256)]
 
-def _compare(ours:Tensor, theirs:Tensor, # logits, [seq, vocab]
+def _prove(ours:Tensor, theirs:Tensor, # logits, [seq, vocab]
              most:float, # allowed difference, as a share of the largest logit
              who:str) -> str:
     "The result, in one line; raises `BadInput` if it is another model."
@@ -64,80 +61,12 @@ def _compare(ours:Tensor, theirs:Tensor, # logits, [seq, vocab]
     return f"proved with {who}: {found}"
 
 # %% ../nbs/tools/convert.ipynb #cell-card
-def _public_name(source): # of a teacher or a text: what others may see of it
-    is_ours = is_folder_name(source) or os.path.exists(source)
-    return Path(source).name if is_ours else source
-
-def _table(rows):
-    return "\n".join(["| | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
-
-def _run_rows(run:RunConfig, step): # what it was trained on, and how
-    t, text = run.training, f"`{_public_name(run.dataset)}` {run.dataset_name}".strip()
-    return [("teacher", f"`{_public_name(run.teacher)}`"),
-            ("text", f"{text}, at most {run.sample_mb:g} MB of it, of which "
-                     f"{run.val_fraction:.0%} for validation"),
-            ("loss", f"{t.alpha:g} of the teacher's answers at temperature "
-                     f"{t.temperature:g}, {1 - t.alpha:g} of the labels"),
-            ("training", f"{step:,} steps of {t.batch_size * run.accumulate} blocks of "
-                         f"{run.seq_len} tokens per process, {run.optimizer}, "
-                         f"learning rate {t.learning_rate:g}, seed {run.seed}")]
-
-def _card(checkpoint, c:ModelConfig) -> str: # Markdown
-    "The text of a model card, with the figures of the run if they lie beside it."
-    rows = [("parameters", f"{c.num_params:,}, the head is the embedding"),
-            ("shape", f"Llama: {c.num_layers} layers, hidden size {c.hidden_size}, "
-                      f"{c.num_heads} query heads, "
-                      f"{c.num_kv_heads} heads of keys and values"),
-            ("vocabulary", f"{c.vocab_size:,} rows"),
-            ("longest text", f"{c.max_seq_len} tokens, as it was trained")]
-    folder, found = Path(checkpoint).resolve().parent, []
-    try: run, step = RunConfig.load(folder), int(read_manifest(checkpoint)["step"])
-    except (ValueError, OSError, LookupError, TypeError): run = None
-    if run:
-        rows += _run_rows(run, step)
-        valid = [row["valid"] for row in read_metrics(folder)
-                 if "valid" in row and row["step"] == step]
-        found = [(words, f"{valid[-1][name]:.4f}") for name, words in _FIGURES.items()
-                 if valid and name in valid[-1]]
-    measured = f"\n## On the validation part\n\n{_table(found)}\n" if found else ""
-    return _CARD.format(version=__version__, rows=_table(rows), measured=measured)
-
-_FIGURES = dict( # of `metrics.jsonl`
-    student_ce="loss, nats per token", student_bits_per_char="loss, bits per character",
-    teacher_ce="the teacher's loss, nats per token",
-    kl="KL divergence from the teacher, nats per token",
-    top1_agreement="same likeliest token as the teacher, share of all")
-
-_CARD = """---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [knowledge-distillation]
----
-# A distilled student
-
-A causal language model, distilled with
-[distill_nb](https://github.com/distill-nb/distill_nb) {version}. It writes on from a
-text. It has read articles and no conversation, follows no instructions, has no chat
-template, and states what is false as readily as what is true.
-
-{rows}
-{measured}
-## Use
-
-```python
-from transformers import pipeline
-pipeline("text-generation", ".")("中国", max_new_tokens=40) # "." is this folder
-```
-"""
-
-def _to_hf(folder, student, tokenizer, ids, checkpoint, dtype): # dtype: not asked
+def _to_hf(folder, student, tokenizer, ids, dtype): # dtype: not asked
     from transformers import AutoModelForCausalLM
     save_hf(student, tokenizer, folder)
-    card = _card(checkpoint, student.config)
-    (folder / "README.md").write_text(card, encoding="utf-8")
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     x = torch.tensor([ids])
-    yield _compare(student(x)[0], theirs(x).logits[0], 1e-4, "transformers")
+    yield _prove(student(x)[0], theirs(x).logits[0], 1e-4, "transformers")
 
 # %% ../nbs/tools/convert.ipynb #cell-pre
 _GPT2 = (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
@@ -289,18 +218,18 @@ def _ask_llama_cpp(path, ids, text): # → logits, [seq, vocab]
     llama.eval(ids)
     return torch.tensor(llama.scores[:len(ids)])
 
-_ROUNDED = dict(f32=1e-4, f16=1e-2, q8_0=5e-2) # what `_compare` allows
+_ROUNDED = dict(f32=1e-4, f16=1e-2, q8_0=5e-2) # what `_prove` allows
 
-def _to_gguf(folder, student, tokenizer, ids, checkpoint, dtype):
+def _to_gguf(folder, student, tokenizer, ids, dtype):
     path, n = folder / "student.gguf", _num_ids(tokenizer)
     _save_gguf(student, tokenizer, path, dtype)
     ours = student(torch.tensor([ids]))[0, :, :n]
     read = _read_gguf(path)(torch.tensor([ids]))[0]
-    yield _compare(ours, read, _ROUNDED[dtype], "the file read back")
+    yield _prove(ours, read, _ROUNDED[dtype], "the file read back")
     theirs = _ask_llama_cpp(path, ids, tiny_text()[:2000])
     if theirs is None:
         yield "llama.cpp itself was not asked: pip install llama-cpp-python"
-    else: yield _compare(ours, theirs, max(1e-3, _ROUNDED[dtype]), "llama.cpp")
+    else: yield _prove(ours, theirs, max(1e-3, _ROUNDED[dtype]), "llama.cpp")
 
 # %% ../nbs/tools/convert.ipynb #cell-onnx
 _BOOL = 9 # ONNX's number for this type
@@ -344,7 +273,7 @@ def _run_onnx(session, ids, sizes): # of the calls
         rows.append(torch.from_numpy(logits[0]))
     return torch.cat(rows)
 
-def _to_onnx(folder, student, tokenizer, ids, checkpoint, dtype):
+def _to_onnx(folder, student, tokenizer, ids, dtype):
     if 4 * student.config.num_params >= 2**31:
         raise BadInput("one ONNX file holds at most 2 GB, and this student has more; "
                        "use --to hf or gguf")
@@ -364,30 +293,34 @@ def _to_onnx(folder, student, tokenizer, ids, checkpoint, dtype):
                                                providers=["CPUExecutionProvider"])
         theirs = _run_onnx(session, ids, [n for n in sizes if n])
     ours = student(torch.tensor([ids]))[0]
-    yield _compare(ours, theirs, 1e-4, "ONNX Runtime, with its cache")
+    yield _prove(ours, theirs, 1e-4, "ONNX Runtime, with its cache")
 
 # %% ../nbs/tools/convert.ipynb #cell-convert
-_TARGETS = dict(
-    hf=(_to_hf, "from transformers import pipeline",
-        'pipeline("text-generation", {folder!r})("中国")'),
-    gguf=(_to_gguf, "from llama_cpp import Llama",
-          'Llama({folder!r} + "/student.gguf", n_ctx=0)("中国", temperature=0)'),
-    onnx=(_to_onnx, "import onnxruntime",
-          'onnxruntime.InferenceSession({folder!r} + "/model.onnx")'))
+_TARGETS = dict( # what writes it, its name on the hub, and how it is loaded
+    hf=(_to_hf, "transformers", "from transformers import pipeline",
+        'pipeline("text-generation", {folder})("中国", max_new_tokens=40)'),
+    gguf=(_to_gguf, "gguf", "from llama_cpp import Llama",
+          'Llama({folder} + "/student.gguf", n_ctx=0)("中国", temperature=0)'),
+    onnx=(_to_onnx, "onnx", "import onnxruntime",
+          'onnxruntime.InferenceSession({folder} + "/model.onnx")'))
 
-def _convert(checkpoint, to, out, dtype): # yields lines to tell
+def _convert(checkpoint, to="hf", out=None, dtype="f32", push=None): # yields lines to tell
     "Write a checkpoint for other programs: all of it and proved, or nothing."
     if to != "gguf" and dtype != "f32":
         raise BadInput(f"--dtype {dtype} is for --to gguf; the other two are f32")
+    if push is not None: _check_push(push)
     generator = TextGenerator.from_checkpoint(checkpoint)
     student, tokenizer = generator.model, generator.tokenizer
-    write, *lines = _TARGETS[to]
+    write, library, *lines = _TARGETS[to]
     ids = _proof_ids(tokenizer, student.config.max_seq_len)
     folder, found = out or f"student-{to}", []
     @torch.no_grad()
     def fill(inside):
-        found.extend(write(inside, student, tokenizer, ids, checkpoint, dtype))
+        found.extend(write(inside, student, tokenizer, ids, dtype))
+        card = _card(checkpoint, student.config, library, _use(lines, library, push))
+        (inside / "README.md").write_text(card, encoding="utf-8")
     write_into(folder, fill)
     yield from found
     yield f"saved in {folder}; load it with"
-    for line in lines: yield "  " + line.format(folder=folder)
+    for line in lines: yield "  " + line.format(folder=repr(folder))
+    if push: yield f"uploaded to {_push(folder, push)}"

@@ -123,7 +123,7 @@ def _sums(student, data, batches=20) -> dict: # of [articles]
     "What `_train_tiny` validates on, article by article."
     size = RunConfig.preset("tiny").training.batch_size
     valid = islice(data.dataloaders(size)[1], batches)
-    return _by_article(_score(student, None, valid, data.tokenizer))
+    return _by_article(*_score([student], None, valid, data.tokenizer))
 
 def _verdicts(rows, students, data) -> str: # two lines
     "With and without the teacher, after the same steps and for the same work."

@@ -17,10 +17,12 @@ from .device import _device_of_command
 from .files import _disk_errors, _save_picture, new_folder, write_file
 from .generator import TextGenerator
 from .runs import check_fit
-from .scores import (
-    _bootstrap, _by_article, _calibration, _calibration_error, _score, _wilson)
+from distill_nb.scores import (
+    _bootstrap, _by_article, _calibration, _calibration_error, _plot_calibration, _score,
+    _wilson)
 from .teacher import TeacherModel
 from .tiny import _asked, fact_recall
+from .tokenizer import _check_same_tokens
 from .writers import _load_model, _looks_like_folder
 
 # %% ../nbs/tools/evaluate.ipynb #metrics
@@ -108,23 +110,18 @@ def evaluate(writer:TextGenerator, # the student with its tokenizer
              batches:int=None, # at most this many of them; all if not given
              batch_size:int=16) -> dict: # name → numbers; what `evaluation.json` holds
     "How good a student is, how near its teacher, how it writes; each with limits at 95 %."
-    def scores(model):
-        valid = islice(data.dataloaders(batch_size)[1], batches)
-        return _score(model, teacher, valid, data.tokenizer)
-
-    own = scores(writer.model)
+    models = dict(student=writer.model) | (dict(against=against.model) if against else {})
+    valid = islice(data.dataloaders(batch_size)[1], batches)
+    own, *other = _score([*models.values()], teacher, valid, data.tokenizer)
     size = sum(w.numel() * w.element_size() for w in writer.model.parameters())
     found = dict(tokens=len(own["nats"]), articles=int(own["article"][-1]) + 1,
                  weights_gb=size / 1e9, student=_metrics(own),
                  calibration={k: v.tolist() for k, v in _calibration(own).items()})
-    if teacher: found["teacher"] = _metrics(_of_teacher(own))
-    if against:
-        other = scores(against.model)
-        found |= dict(against=_metrics(other), difference=_differences(own, other))
-    models = dict(student=writer.model, teacher=teacher, against=against and against.model)
+    if teacher: found["teacher"], models["teacher"] = _metrics(_of_teacher(own)), teacher
+    if against: found |= dict(against=_metrics(*other), difference=_differences(own, *other))
     if data.source == "tiny": # a text that has facts
-        for name, model in models.items():
-            if model: found[name]["fact recall, %"] = _recall(model, data.tokenizer)
+        for name, m in models.items():
+            found[name]["fact recall, %"] = _recall(m, data.tokenizer)
     return found | dict(writing=_write(writer, data))
 
 # %% ../nbs/tools/evaluate.ipynb #table
@@ -156,18 +153,10 @@ def _table(found:dict) -> str: # to print
     return "\n".join(line.rstrip() for line in lines)
 
 # %% ../nbs/tools/evaluate.ipynb #plot
-def _plot_calibration(found:dict):
-    "Sure against right, in ten bins; the size of a dot is its share of the tokens."
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(5, 4), layout="constrained")
-    ax, c = fig.subplots(), found["calibration"]
-    ax.plot([0, 1], [0, 1], color="black", lw=1, label="as it should be")
-    ax.plot(c["sure"], c["right"], color="C0", lw=1, label="the student")
-    ax.scatter(c["sure"], c["right"], [10 + 300 * share for share in c["share"]], "C0")
-    ax.set(xlabel="how sure it is of its favourite", ylabel="how often the favourite comes",
-           title=f"Calibration error {found['student']['calibration error, %'][0]:.1f} %")
-    ax.legend()
-    return fig
+def _plot(found:dict): # a figure
+    "How sure the student was, and how often right."
+    bins = {k: np.array(v) for k, v in found["calibration"].items()}
+    return _plot_calibration({"the student": bins})
 
 # %% ../nbs/tools/evaluate.ipynb #command
 def _of_transformers(path) -> bool: # an exported folder, or an id on the hub
@@ -191,15 +180,10 @@ def _writer_of(path, checkpoint, device) -> TextGenerator:
     if checkpoint: return TextGenerator.from_checkpoint(checkpoint, device)
     return _load_model("distilled", path, device)
 
-def _check_same(writer, path, tokenizer):
-    if writer.tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise BadInput(f"{path} has other tokens than the tokenizer {tokenizer.name_or_path}; "
-                       "give the teacher that it was trained with")
-
-def _evaluate_paths(path, teacher=None, against=None, dataset=None, batches=None, out=None,
-                    device=None) -> str: # to print
+def _evaluate_paths(checkpoint, teacher=None, against=None, dataset=None, eval_batches=None,
+                    out=None, device=None) -> str: # to print
     "The command: load what is named, judge, and save the numbers in `out`."
-    checkpoint = _checkpoint_of(path)
+    path, checkpoint = checkpoint, _checkpoint_of(checkpoint)
     run = _run_of(path, checkpoint, teacher, dataset)
     if out: out = new_folder(out)
     device = _device_of_command(device)
@@ -209,12 +193,12 @@ def _evaluate_paths(path, teacher=None, against=None, dataset=None, batches=None
     teacher = None if alone else TeacherModel(run.teacher, device)
     tokenizer = teacher.tokenizer if teacher else writer.tokenizer
     writers = {path: writer} | ({against: other} if other else {})
-    for name, w in writers.items(): _check_same(w, name, tokenizer)
+    for name, w in writers.items(): _check_same_tokens(name, w.tokenizer, tokenizer)
     longest = min(w.model.config.max_seq_len for w in writers.values())
     data = _load_data(run.changed(seq_len=min(run.seq_len, longest)), tokenizer)
     for w in writers.values(): check_fit(w.model, teacher, data, alpha=0)
-    found = evaluate(writer, teacher, data, other, batches, run.training.batch_size)
+    found = evaluate(writer, teacher, data, other, eval_batches, run.training.batch_size)
     if out:
         with _disk_errors(out): write_file(out / "evaluation.json", json.dumps(found, indent=1))
-        _save_picture(out / "calibration.png", lambda: _plot_calibration(found))
+        _save_picture(out / "calibration.png", lambda: _plot(found))
     return _table(found)

@@ -16,7 +16,7 @@ from .config import BadInput, ModelConfig, TrainingConfig, _full_path
 from .device import shard_like, unshard
 from .files import _disk_errors, _flush, check_room, first_line, write_whole
 from .hub import load_pretrained
-from .tokenizer import _save_tokenizer
+from .tokenizer import _check_same_tokens, _save_tokenizer
 
 # %% ../nbs/engine/saver.ipynb #saver
 class Saver:
@@ -210,6 +210,4 @@ def check_same_tokens(checkpoint, tokenizer):
     from transformers import AutoTokenizer
     if not (checkpoint / "tokenizer.json").is_file(): return
     theirs = load_pretrained(AutoTokenizer, str(checkpoint))
-    if theirs.get_vocab() != tokenizer.get_vocab():
-        raise BadInput(f"the checkpoint {checkpoint} has other tokens than the tokenizer "
-                       f"{tokenizer.name_or_path}; give the teacher that it was trained with")
+    _check_same_tokens(f"the checkpoint {checkpoint}", theirs, tokenizer)

@@ -141,7 +141,7 @@ def _train_recipe(recipe, seed, teacher, data, run:RunConfig, folder, progress=T
 def _keep_articles(student, data, run, folder):
     "The loss of each validation article, for the limits of a difference."
     valid = islice(data.dataloaders(run.training.batch_size)[1], run.eval_batches)
-    sums = _by_article(_score(student, None, valid, data.tokenizer))
+    sums = _by_article(*_score([student], None, valid, data.tokenizer))
     kept = {name: sums[name].tolist() for name in ("nats", "tokens")}
     path = Path(folder) / "articles.json"
     with _disk_errors(path): write_file(path, json.dumps(kept))

@@ -47,6 +47,13 @@ def _no_tokens(tokenizer, vocab_size) -> list:
     "The ids below `vocab_size` that are not tokens."
     return sorted({*range(vocab_size)}.difference(tokenizer.get_vocab().values()))
 
+def _check_same_tokens(who, theirs, tokenizer): # who: whose tokenizer `theirs` is
+    "Raise `BadInput` if the two give ids to different tokens."
+    if theirs.get_vocab() != tokenizer.get_vocab():
+        raise BadInput(f"{who} has other tokens than the tokenizer {tokenizer.name_or_path}; "
+                       "give models of one tokenizer, as a student and the teacher that it "
+                       "was trained with")
+
 # %% ../nbs/engine/tokenizer.ipynb #read
 @contextmanager
 def _plain_text(backend): # of a fast tokenizer

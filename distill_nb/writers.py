@@ -18,6 +18,7 @@ from .demo import tiny_students
 from .generator import TextGenerator
 from .hub import is_folder_name, load_pretrained
 from .teacher import TeacherModel
+from .tokenizer import _check_same_tokens
 
 # %% ../nbs/tools/writers.ipynb #writers-teacher
 class _CachedTeacher:
@@ -100,14 +101,9 @@ def load_models(paths:dict) -> dict: # name → `TextGenerator`
     if not named:
         raise BadInput("no model is named; give tiny, or a path, in one of the fields")
     writers = {name: _load_model(name, path) for name, path in named.items()}
-    first = next(iter(writers))
-    tokens = writers[first].tokenizer.get_vocab()
+    first = next(iter(writers.values()))
     for name, writer in writers.items():
-        if writer.tokenizer.get_vocab() == tokens: continue
-        raise BadInput(
-            f"{first} ({paths[first]}) and {name} ({paths[name]}) have different "
-            "tokenizers, so their tokens cannot be compared; "
-            "give models of one tokenizer, or leave one of the fields empty")
+        _check_same_tokens(f"{name} ({paths[name]})", writer.tokenizer, first.tokenizer)
     return writers
 
 # %% ../nbs/tools/writers.ipynb #writers-together

@@ -37,10 +37,12 @@ def material(tmp_path_factory):
 
 class Hub:
     "The stand-in, its address, and what it was asked."
+    script = "hub.py"
+
     def __init__(self, root, log, *flags):
         self.log = log
         log.touch()
-        command = [sys.executable, HERE / "hub.py", root, "--log", log, *flags]
+        command = [sys.executable, HERE / self.script, root, "--log", log, *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.address = self.process.stdout.readline().strip()
 

@@ -1,5 +1,5 @@
 "The how-to pages: every command on them is one that the program takes, and what can run here runs."
-import csv, os, re, shlex, shutil, subprocess, sys
+import csv, json, os, re, shlex, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -73,14 +73,33 @@ def test_command_is_one_that_the_program_takes(page, line):
     argv = words(line)
     if argv[0] == "distill_nb": return check_ours(argv)
     if argv[:2] == ["accelerate", "launch"]: return check_ours(launched(argv[2:]))
-    assert argv[0] in ("python", "iconv", "hf") or argv[0] == "export" and "=" in argv[1], line
+    others = "python", "iconv", "hf", "lm_eval"
+    assert argv[0] in others or argv[0] == "export" and "=" in argv[1], line
 
 
 def test_hf_knows_its_flags():
-    told = subprocess.run(["hf", "download", "--help"], capture_output=True, text=True, check=True)
-    lines = [words(line) for _, line in EVERY if words(line)[:2] == ["hf", "download"]]
-    given = {word for line in lines for word in line if word.startswith("--")}
-    assert given and [flag for flag in given if flag not in told.stdout] == []
+    for what in (["download"], ["repos", "create"]):
+        help_of = ["hf", *what, "--help"]
+        told = subprocess.run(help_of, capture_output=True, text=True, check=True)
+        lines = [words(line) for _, line in EVERY if words(line)[1:len(what) + 1] == what]
+        given = {word for line in lines for word in line if word.startswith("--")}
+        assert given and [flag for flag in given if flag not in told.stdout] == []
+
+
+def test_a_task_for_the_harness_has_what_its_file_names(tmp_path, monkeypatch):
+    "Twenty questions; the right one of four different answers is where the file says."
+    import yaml
+    from distill_nb.facts import recall_prompts
+    page = ROOT / "howto" / "other_programs.md"
+    monkeypatch.chdir(tmp_path)
+    exec(next(body for body in blocks(page, "python") if "facts.jsonl" in body), {})
+    task = yaml.safe_load(*blocks(page, "yaml"))
+    lines = Path(task["dataset_kwargs"]["data_files"]).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    text, choices, right = (task[f"doc_to_{name}"] for name in ("text", "choice", "target"))
+    answers = dict(recall_prompts())
+    assert len(rows) == 20 and all(len({*row[choices]}) == 4 for row in rows)
+    assert [row[choices][row[right]] for row in rows] == [answers[row[text]] for row in rows]
 
 
 def test_links_lead_to_files():
@@ -120,7 +139,8 @@ def test_what_needs_neither_card_nor_network_runs(tmp_path, text_file, monkeypat
     a_run = "train --preset tiny --device cpu --max-steps 2 --eval-batches 1"
     assert main([*a_run.split(), "--checkpoint-dir", "runs/demo/distilled"]) == 0
     runnable = [line for _, line in OURS if "--preset tiny" in line or "runs/demo" in line]
-    runnable = [line for line in runnable if "verify-resume" not in line] # test_verify does
+    elsewhere = {"verify-resume", "serve", "--push"} # as test_verify, test_serve, test_push do
+    runnable = [line for line in runnable if not elsewhere & {*words(line)}]
     assert len(runnable) >= 5
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in runnable:

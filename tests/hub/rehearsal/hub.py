@@ -133,6 +133,9 @@ class Handler(BaseHTTPRequestHandler):
         if (self.fault or "").isdigit():
             wait = {"Retry-After": 3} if self.fault == "429" else {}
             return self.answer(int(self.fault), dict(error="a fault that was asked for"), **wait)
+        self.route(sent)
+
+    def route(self, sent):
         url = urlsplit(self.path)
         parts = unquote(url.path).strip("/").split("/")
         if parts == [""]: self.answer(200, {})
@@ -209,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_GET
 
 
-def main():
+def main(handler=Handler):
     parser = argparse.ArgumentParser()
     parser.add_argument("root", type=lambda p: Path(p).resolve())
     parser.add_argument("--port", type=int, default=0, help="any free one if not given")
@@ -217,12 +220,12 @@ def main():
     parser.add_argument("--dies-in")
     parser.add_argument("--fault", action="append", default=[])
     args = parser.parse_args()
-    Handler.root, Handler.log, Handler.dies_in = args.root, args.log, args.dies_in
+    handler.root, handler.log, handler.dies_in = args.root, args.log, args.dies_in
     for fault in args.fault:
         kind, times, text = fault.split(maxsplit=2)
-        Handler.faults.append([kind, int(times), text])
+        handler.faults.append([kind, int(times), text])
     describe_datasets(args.root)
-    server = ThreadingHTTPServer(("127.0.0.1", args.port), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", args.port), handler)
     server.daemon_threads = True
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()
