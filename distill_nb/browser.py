@@ -7,8 +7,9 @@ __all__ = ['Graph', 'student_graph', 'student_onnx', 'save_onnx']
 
 # %% ../nbs/tools/browser.ipynb #cell-02
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from .config import BadInput, ModelConfig
+from .export import _hf_name
 from .files import write_file
 from .student import StudentModel
 
@@ -73,7 +74,9 @@ def _block(g:Graph,
     def norm(part):
         return g.RMSNormalization(x, f"{layer}.{part}.weight", epsilon=c.norm_eps)
     def linear(h, part):
-        return g.MatMul(h, g.Transpose(f"{layer}.{part}.weight", perm=[1, 0]))
+        out = g.MatMul(h, g.Transpose(f"{layer}.{part}.weight", perm=[1, 0]))
+        bias = f"{layer}.{part}.bias" # which a teacher of Qwen's kind has
+        return g.Add(out, bias) if bias in g.constants else out
     h = norm("attention_norm")
     q, k, v = (linear(h, f"attention.{n}_proj") for n in "qkv") # [1, new, width]
     q = g.RotaryEmbedding(q, *rope, num_heads=c.num_heads)
@@ -151,3 +154,29 @@ def save_onnx(student:StudentModel,
               path): # of the file
     "Write the student as one ONNX file; `student_graph` says what goes in and out."
     write_file(path, student_onnx(student).SerializeToString())
+
+# %% ../nbs/tools/browser.ipynb #cell-33b
+def _as_student(teacher, # a `TeacherModel` of Qwen2's kind
+                rounded=True) -> StudentModel:
+    """The teacher in the student's modules; matrices rounded to 8 bits with a scale per row.
+    It has biases, of which `TextGenerator`'s fast steps know nothing."""
+    c = teacher.model.config
+    student = StudentModel(ModelConfig(
+        hidden_size=c.hidden_size, num_layers=c.num_hidden_layers,
+        num_heads=c.num_attention_heads, num_kv_heads=c.num_key_value_heads,
+        intermediate_size=c.intermediate_size, vocab_size=c.vocab_size,
+        max_seq_len=c.max_position_embeddings, norm_eps=c.rms_norm_eps,
+        rope_theta=c.rope_parameters["rope_theta"]))
+    for layer in student.layers:
+        for name in ("q_proj", "k_proj", "v_proj"):
+            old = getattr(layer.attention, name)
+            setattr(layer.attention, name, nn.Linear(old.in_features, old.out_features))
+    weights = teacher.model.state_dict()
+    student.load_state_dict({k: weights[_hf_name(k)].float() for k in student.state_dict()})
+    for w in student.parameters():
+        if rounded and w.dim() == 2: w.data = _rounded(w.data)
+    return student.eval()
+
+def _rounded(w): # [rows, columns]
+    scale = w.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127 # [rows, 1]
+    return (w / scale).round() * scale

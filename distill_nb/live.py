@@ -8,6 +8,7 @@ __all__ = ['has_widgets', 'LiveView']
 # %% ../nbs/tools/live.ipynb #cell-02
 import asyncio, html, io, os, threading, time
 from fastcore.basics import patch
+from tqdm import tqdm
 from .config import BadInput
 from .generator import TextGenerator
 
@@ -253,7 +254,7 @@ def status(self:LiveView) -> str: # HTML
     if speeds and going_on:
         tokens = place.blocks_per_step * self.trainer.data.seq_len
         left = round((place.total_steps - place.step) * tokens / speeds[-1])
-        parts.append(f"{left // 60}:{left % 60:02} left")
+        parts.append(f"{tqdm.format_interval(left)} left") # as the trainer's own bar says it
     words = [f"<b>step {place.step} of {place.total_steps}</b>", *parts, *self.last_words()]
     return f'<div style="line-height:1.5">{" · ".join(filter(None, words))}</div>'
 

@@ -10,19 +10,21 @@ import codecs, html, threading, time
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from .generator import _cut, token_bytes
+from .generator import _cut, _penalize, token_bytes
 from .tokenizer import _decoded, _is_byte_level, _num_ids, _read_prompt
 from .writers import _write_together
 
 # %% ../nbs/tools/panels.ipynb #panels-choices
 def _choices(logits:Tensor, # [vocab]
-             strategy, top_k, top_p, temperature):
+             strategy, top_k, top_p, temperature, min_p=0.0,
+             repetition_penalty=1.0, used=()): # ids so far
     "Probabilities before the cut, and which tokens are kept: [vocab] each."
     logits = logits.double()
+    if repetition_penalty != 1: logits = _penalize(logits, used, repetition_penalty)
     if strategy == "greedy":
         tokens = torch.arange(len(logits), device=logits.device)
         return logits.softmax(-1), tokens == logits.argmax()
-    kept = _cut(logits, strategy, top_k, top_p, temperature) > -torch.inf
+    kept = _cut(logits, strategy, top_k, top_p, temperature, min_p) > -torch.inf
     return ((logits - logits.max()) / temperature).softmax(-1), kept
 
 # %% ../nbs/tools/panels.ipynb #panels-reading
@@ -158,13 +160,14 @@ def _token_label(tokenizer, token) -> str:
 
 @patch
 def expected(self:Reading, place, # of a token, from 1; the next one after the last, too
-             settings:dict, # strategy, top_k, top_p, temperature
+             settings:dict, # strategy, top_k, top_p, temperature and so on
              n=5) -> dict: # rows: token → name → (probability, kept)
     "What every model expected: the n likeliest tokens of each, and the one that came."
     here = slice(place - 1, place)
     cuts = {}
     for name in self.writers:
-        cuts[name] = _choices(self.logits(name, here)[0], **settings)
+        logits = self.logits(name, here)[0]
+        cuts[name] = _choices(logits, used=self.ids[:place], **settings)
     came = self.ids[place] if place < len(self.ids) else None
     tokens = {} # without doubles
     for probs, _ in cuts.values():

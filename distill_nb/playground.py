@@ -17,6 +17,10 @@ from .writers import load_models
 
 # %% ../nbs/tools/playground.ipynb #cell-39
 _MODELS = "teacher", "labels only", "distilled"
+_EXAMPLES = [("铁的元素符号是", "the symbol of the element iron is"),
+             ("镁的原子序数是", "the atomic number of magnesium is"),
+             ("海王星的英文名称是", "the English name of Neptune is"),
+             ("动物学家把松鼠编入", "zoologists put the squirrel into")]
 _STUDENTS = _MODELS[1:]
 _STYLE = """<style>
 .playground { color: var(--jp-content-font-color1, inherit) }
@@ -65,6 +69,8 @@ class _Settings:
         self.temperature = slider(w.FloatSlider, 1.0, 0.1, 2, "temperature", step=0.05)
         self.top_k = slider(w.IntSlider, 50, 1, 100, "top-k")
         self.top_p = slider(w.FloatSlider, 0.9, 0.05, 1.0, "top-p", step=0.05)
+        self.min_p = slider(w.FloatSlider, 0.0, 0.0, 1.0, "min-p", step=0.01)
+        self.penalty = slider(w.FloatSlider, 1.0, 1.0, 2.0, "repetition", step=0.05)
         self.length = slider(w.IntSlider, min(60, room), 1, min(room, 512), "length")
         self.seed = slider(w.BoundedIntText, 0, 0, 2**31 - 1, "seed")
         self.strategy.observe(self.enable, "value")
@@ -72,18 +78,21 @@ class _Settings:
 
     @property
     def sliders(self): # in their order
-        return self.temperature, self.top_k, self.top_p, self.length, self.seed
+        return (self.temperature, self.top_k, self.top_p, self.min_p, self.penalty,
+                self.length, self.seed)
 
     def enable(self, _=None):
         "Enable only the sliders that the strategy uses."
         strategy = self.strategy.value
-        self.temperature.disabled = self.seed.disabled = strategy == "greedy"
+        for widget in (self.temperature, self.min_p, self.seed):
+            widget.disabled = strategy == "greedy"
         self.top_k.disabled = strategy != "top_k"
         self.top_p.disabled = strategy != "top_p"
 
     def choice(self) -> dict: # as for `Reading.expected`
         return dict(strategy=self.strategy.value, top_k=self.top_k.value,
-                    top_p=self.top_p.value, temperature=self.temperature.value)
+                    top_p=self.top_p.value, temperature=self.temperature.value,
+                    min_p=self.min_p.value, repetition_penalty=self.penalty.value)
 
     def all(self) -> dict: # as for `TextGenerator.generate`
         how_much = dict(max_new_tokens=self.length.value, seed=self.seed.value)
@@ -91,7 +100,7 @@ class _Settings:
 
     def on_choice(self, act):
         "Call `act` when a setting changes how tokens are chosen."
-        for widget in (self.strategy, self.temperature, self.top_k, self.top_p):
+        for widget in (self.strategy, *self.sliders[:5]): # not length and seed
             widget.observe(lambda _: act(), "value")
 
 # %% ../nbs/tools/playground.ipynb #cell-41
@@ -119,6 +128,9 @@ class _Strip:
         self.buttons.options, self.buttons.tooltips = options, tooltips
         self.buttons.layout.display = "" if options else "none"
         self.title.value = title
+
+    def clear(self):
+        self.buttons.options, self.title.value, self.style.value = [], "", ""
 
     def mark(self, reading:Reading, place):
         "Frame the character that a token belongs to."
@@ -164,6 +176,11 @@ class _Inspector:
         def changed(change):
             if not self.busy and change["new"] is not None: act(change["new"])
         widget.observe(changed, "value")
+
+    def clear(self):
+        "Nothing of the old text while a new one is written."
+        for strip in self.strips.values(): strip.clear()
+        self.line.value = self.bars.value = ""
 
     def read(self, texts:_Texts):
         "Show new texts, at the first token that a model wrote."
@@ -308,6 +325,9 @@ def make_widgets(self:Playground):
     self.settings = _Settings(self.texts.limit - 1)
     self.inspector, self.models = _Inspector(self.settings), _ModelChoice(self.paths)
     self.worker = _Worker([self.go, self.models.load])
+    options = [("…", ""), *((f"{text}  {gloss}", text) for text, gloss in _EXAMPLES)]
+    self.examples = w.Dropdown(options=options, description="examples", layout=_WIDE)
+    self.examples.observe(self.on_example, "value")
     self.go.on_click(self.on_go)
     self.prompt_field.on_msg(self.on_message)
     self.halt.on_click(lambda _: self.texts.stopping.set())
@@ -326,7 +346,7 @@ def lay_out(self:Playground):
     strategy = _named("strategy", self.settings.strategy)
     sliders = _grid(self.settings.sliders, 340)
     text_of = _named("text of", self.inspector.text_of)
-    box = w.VBox([head, ask, strategy, sliders, self.said, self.columns, text_of,
+    box = w.VBox([head, ask, self.examples, strategy, sliders, self.said, self.columns, text_of,
                   *self.inspector.widgets, self.models.box])
     box.layout = dict(width="100%", padding="4px 8px", grid_gap="4px")
     box.add_class("playground")
@@ -337,6 +357,12 @@ def lay_out(self:Playground):
 def on_go(self:Playground, _=None): self.worker.start(self.write, self.said)
 
 @patch
+def on_example(self:Playground, change):
+    if change["new"]:
+        self.prompt_field.value = change["new"]
+        self.on_go()
+
+@patch
 def on_message(self:Playground, _, content, __): # of the prompt's field: Enter
     if content.get("event") == "submit": self.on_go()
 
@@ -344,6 +370,7 @@ def on_message(self:Playground, _, content, __): # of the prompt's field: Enter
 def write(self:Playground):
     "Let all models continue the field's prompt, and show their texts as they grow."
     self.halt.disabled = False
+    self.inspector.clear()
     prompt, settings = self.prompt_field.value, self.settings.all()
     try: self.texts.write(prompt, settings, self.show_columns)
     finally: self.halt.disabled = True

@@ -73,6 +73,14 @@ def _checkpoint_at(path:str):
     if runs: cure = f"below it are {', '.join(runs)}: give {path}/{runs[0]}"
     raise BadInput(f"{path} holds no checkpoint and no model; {cure}")
 
+def _upwards(path:str) -> str: # "runs/demo/distilled" → where it is
+    "The path, looked for from here and, in a notebook, from the folders above."
+    folder, here = Path(path).expanduser(), Path.cwd()
+    if not path or folder.is_absolute(): return path
+    above = [p for p in here.parents if (p / "settings.ini").is_file()] # of the project
+    found = next((p / folder for p in (here, *above) if (p / folder).is_dir()), None)
+    return path if found in (None, here / folder) else str(found)
+
 def _looks_like_folder(path) -> bool: # and not like an id on the hub
     parent = Path(path).expanduser().parent
     return is_folder_name(path) or bool(parent.name) and parent.is_dir()
@@ -87,7 +95,7 @@ def _load_model(name, # "teacher", "labels only" or "distilled"
                 device=None) -> TextGenerator: # the GPU if there is one
     "The writer at `path`; raises `BadInput` that says what to do if there is none."
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    path = str(path).strip()
+    path = _upwards(str(path).strip())
     if path == "tiny" and name != "teacher":
         return TextGenerator(tiny_students()[name].to(device), _tiny_tokenizer())
     checkpoint = _checkpoint_at(path)

@@ -1,144 +1,223 @@
-// The page: fields in, text and bars out. What is computed is in student.js.
+// The page: fields in, three texts and bars out. What is computed is in student.js, what the facts are in facts.js.
 
-import { cut, file, load, softmax } from "./student.js";
+import { Facts } from "./facts.js";
+import { cut, file, GRAPHS, load, softmax } from "./student.js";
 
 const $ = id => document.getElementById(id);
-const EXAMPLES = [["铁的元素符号是", "the symbol of the element iron is"], ["离太阳最近的行星", "the planet nearest to the sun"], ["四川的省会是", "the capital of Sichuan is"],
-  ["长江", "the Yangtze"], ["唐朝", "the Tang dynasty"], ["下面是一组关于名胜的问答。", "questions and answers about sights"], ["", "nothing: an article of its own"]];
-const BARS = 12;
+const EXAMPLES = [["铁的元素符号是", "the symbol of the element iron is"], ["镁的原子序数是", "the atomic number of magnesium is"], ["海王星的英文名称是", "the English name of Neptune is"],
+  ["湖南最重要的行政城市是", "the most important administrative city of Hunan is"], ["吟出《春望》的人是", "the one who wrote the poem “Spring View” is"],
+  ["动物学家把松鼠编入", "zoologists put the squirrel into"], ["人们过国际儿童节的日子是", "people celebrate Children's Day on"]];
+const BARS = 12, HOTTEST = 3; // nats
 
-let student;           // once it has loaded
+const NAMES = Object.keys(GRAPHS), ASKED = "distilled"; // whose answer is looked at first
+let models;            // name -> `Student`, once they have loaded
+let tokenizer, facts;
 let stopped = true;    // whether the writing is to stop, or has
-let tokens = [];       // [{id, row, isPrompt}]: row has the logits from which this token was chosen; null for the first
-let rest = null;       // the logits after the last token
-let chosen = null;     // the place whose candidates are shown; tokens.length is the place after the text
+let columns = {};      // name -> {tokens: [{id, isPrompt}], rows: name of a reader -> logits from which each token was chosen, and those after the last; null for the first}
+let chosen = null;     // {name, place}: whose candidates are shown; tokens.length is the place after the text
+
+const columnOf = name => document.querySelector(`.column[data-model="${name}"]`);
+const textOf = name => columnOf(name).querySelector(".text");
 
 function settings() {
   return { strategy: $("strategy").value, temperature: +$("temperature").value, topK: +$("top_k").value, topP: +$("top_p").value, length: +$("length").value, seed: +$("seed").value };
 }
 
 function showFields() {
-  const { strategy } = settings();
+  const { strategy } = settings(), prompt = $("prompt").value;
   for (const input of $("settings").querySelectorAll("input[type=range]")) $("settings").querySelector(`output[for=${input.id}]`).value = input.value;
   for (const [id, used] of [["temperature", strategy !== "greedy"], ["top_k", strategy === "top_k"], ["top_p", strategy === "top_p"], ["seed", strategy !== "greedy"]])
     $(id).disabled = !used;
+  $("note").hidden = !/\p{L}/u.test(prompt) || /\p{Script=Han}/u.test(prompt);
   showBars();
 }
 
-// --- the text
+// --- the texts
 
-function addToken(piece, { isPrompt }, place) {
+function addToken(name, piece, { isPrompt }, place) {
   const span = document.createElement("span");
   span.className = `token ${isPrompt ? "prompt" : ""} ${piece ? "" : "half"}`;
   span.textContent = piece || "·"; // part of a character that a later token ends
   span.dataset.place = place;
   span.setAttribute("role", "button");
   span.tabIndex = -1;
-  $("text").append(span);
+  textOf(name).append(span);
 }
 
-function choose(place, focus = false) {
-  chosen = place;
-  for (const span of $("text").children) {
-    const is = +span.dataset.place === place;
-    span.setAttribute("aria-pressed", is);
-    span.tabIndex = is ? 0 : -1;
-    if (is && focus) span.focus();
-  }
+function choose(name, place, focus = false) {
+  chosen = { name, place };
+  for (const span of document.querySelectorAll(".text .token")) span.setAttribute("aria-pressed", false);
+  const spans = Array.from(textOf(name).children), pressed = spans.find(span => +span.dataset.place === place);
+  for (const span of spans) span.tabIndex = span === pressed ? 0 : -1; // one stop of the Tab key in each text
+  pressed.setAttribute("aria-pressed", true);
+  if (focus) pressed.focus();
   showBars();
 }
 
-$("text").addEventListener("click", event => {
-  const span = event.target.closest(".token");
-  if (span && student) choose(+span.dataset.place);
-});
+for (const name of NAMES) {
+  textOf(name).addEventListener("click", event => {
+    const span = event.target.closest(".token");
+    if (span && chosen) choose(name, +span.dataset.place);
+  });
+  textOf(name).addEventListener("keydown", event => {
+    const place = +event.target.dataset.place, to = { ArrowLeft: place - 1, ArrowRight: place + 1, Home: 0, End: Infinity }[event.key];
+    if (to === undefined || !chosen) return;
+    event.preventDefault();
+    choose(name, Math.min(Math.max(to, 0), columns[name].tokens.length), true);
+  });
+}
 
-$("text").addEventListener("keydown", event => {
-  const to = { ArrowLeft: chosen - 1, ArrowRight: chosen + 1, Home: 0, End: tokens.length }[event.key];
-  if (to === undefined || chosen === null) return;
-  event.preventDefault();
-  choose(Math.min(Math.max(to, 0), $("text").children.length - 1), true);
-});
+// How far the student's expectation is from the teacher's at a place, in nats.
+function distance(teacher, student) {
+  const p = softmax(teacher), q = softmax(student);
+  return p.reduce((sum, x, i) => x > 0 ? sum + x * Math.log(x / Math.max(q[i], 1e-300)) : sum, 0);
+}
+
+function showHeat(name) {
+  const { tokens, rows } = columns[name], student = name === "teacher" ? ASKED : name;
+  for (const span of textOf(name).children) {
+    const place = +span.dataset.place, teacher = rows.teacher[place];
+    if (!teacher || place >= tokens.length) continue;
+    const nats = distance(teacher, rows[student][place]);
+    span.style.setProperty("--heat", `${Math.round(100 * Math.min(nats / HOTTEST, 1))}%`);
+    span.title = `${student} is ${nats.toFixed(2)} nats from the teacher here`;
+  }
+}
+
+function showFacts(name) {
+  const prompt = columns[name].prompt, written = columns[name].written, list = columnOf(name).querySelector(".facts");
+  const meant = word => [word, facts.gloss(word)].filter(Boolean).join(" ");
+  list.replaceChildren(...facts.check(prompt, written).map(({ subject, noun, answer, wrote, right }) => {
+    const li = document.createElement("li");
+    li.className = right ? "right" : "wrong";
+    li.textContent = `${right ? "✓" : "✗"} ${meant(subject)}, ${facts.gloss(noun)}: ${right ? meant(answer) : `“${meant(wrote)}”, but it is ${meant(answer)}`}`;
+    return li;
+  }));
+  const words = facts.meanings(prompt + written).map(pair => pair.join(" "));
+  columnOf(name).querySelector(".words").textContent = words.length ? `Words: ${words.join(" · ")}` : "";
+}
 
 // --- the bars
 
-function showBars() {
-  const row = chosen === null ? null : chosen < tokens.length ? tokens[chosen].row : rest;
-  if (chosen === null) return; // while it writes, the bars stay as they were
-  $("candidates").hidden = false;
-  const before = student.tokenizer.decode(tokens.slice(Math.max(0, chosen - 8), chosen).map(t => t.id)).replace(/\n/g, "↵");
-  $("place").textContent = row ? `What could follow “${chosen > 8 ? "…" : ""}${before}”:` : "The first token has nothing before it, so nobody asked what comes here.";
-  $("bars").replaceChildren();
-  $("kept").textContent = "";
-  if (!row) return;
-  const now = settings(), kept = cut(row, now), max = row.reduce((a, b) => Math.max(a, b));
-  const probs = softmax(Float64Array.from(row, x => now.strategy === "greedy" ? x : (x - max) / now.temperature));
-  const order = Array.from(probs.keys()).sort((a, b) => probs[b] - probs[a]);
-  const percent = p => p < 5e-5 ? "< 0.01 %" : `${(100 * p).toFixed(2)} %`;
-  for (const id of order.slice(0, BARS)) {
-    const tr = $("bars").insertRow(), th = document.createElement("th"), bar = document.createElement("span"), isCut = kept[id] === -Infinity;
-    tr.className = `${isCut ? "cut" : ""} ${tokens[chosen]?.id === id ? "chosen" : ""}`;
-    th.scope = "row";
-    th.lang = "zh";
-    th.textContent = student.tokenizer.label(id);
-    bar.className = "bar";
-    bar.style.width = `${100 * probs[id] / probs[order[0]]}%`;
-    tr.append(th);
-    tr.insertCell().append(bar, isCut ? "cut" : "");
-    tr.insertCell().textContent = percent(probs[id]);
-  }
-  const count = kept.filter(x => x > -Infinity).length, mass = probs.reduce((sum, p, id) => kept[id] > -Infinity ? sum + p : sum, 0);
-  $("kept").textContent = `${now.strategy.replace("_", "-")} keeps ${count.toLocaleString("en")} of ${row.length.toLocaleString("en")} tokens, which hold ${percent(mass)} of the probability.`;
+const percent = p => p < 5e-5 ? "< 0.01 %" : `${(100 * p).toFixed(2)} %`;
+
+function expected(row) {
+  const { strategy, temperature } = settings(), max = row.reduce((a, b) => Math.max(a, b));
+  return softmax(Float64Array.from(row, x => strategy === "greedy" ? x : (x - max) / temperature));
 }
 
-// The new token about which the student was least sure, by the entropy of its probabilities.
-function leastSure() {
-  const entropies = tokens.map(t => t.isPrompt ? -1 : softmax(t.row).reduce((sum, p) => p > 0 ? sum - p * Math.log(p) : sum, 0));
-  const place = entropies.indexOf(Math.max(...entropies));
-  return tokens[place].isPrompt ? tokens.length : place;
+function addBar(id, rank, probs, widest, isCut) {
+  const tr = $("bars").insertRow(), th = document.createElement("th"), cell = tr.insertCell(), label = tokenizer.label(id), own = probs[chosen.name][id];
+  const came = columns[chosen.name].tokens[chosen.place]?.id === id, gloss = facts.gloss(label);
+  tr.className = `${isCut ? "cut" : ""} ${came ? "chosen" : ""}`;
+  th.scope = "row";
+  th.lang = "zh";
+  th.textContent = label;
+  tr.prepend(th);
+  for (const name of NAMES) {
+    const bar = document.createElement("span");
+    bar.className = `bar ${name === chosen.name ? "own" : ""}`;
+    bar.dataset.model = name;
+    bar.style.width = `${100 * probs[name][id] / widest}%`;
+    bar.title = `${name}: ${percent(probs[name][id])}`;
+    cell.append(bar);
+  }
+  const small = document.createElement("small");
+  small.textContent = [gloss, isCut ? "cut" : "", rank > BARS ? `the ${rank}th` : ""].filter(Boolean).join(" · ");
+  cell.append(small);
+  tr.insertCell().textContent = percent(own);
+}
+
+function showBars() {
+  if (!chosen) return; // while they write, the bars stay as they were
+  const { name, place } = chosen, { tokens, rows } = columns[name], row = rows[name][place];
+  $("candidates").hidden = false;
+  const before = tokenizer.decode(tokens.slice(Math.max(0, place - 8), place).map(t => t.id)).replace(/\n/g, "↵");
+  $("place").textContent = row ? `What could follow “${place > 8 ? "…" : ""}${before}” in the text of ${name}:` : "The first token has nothing before it, so nobody asked what comes here.";
+  $("bars").replaceChildren();
+  $("kept").textContent = $("came").textContent = "";
+  $("key").hidden = !row;
+  if (!row) return;
+  const now = settings(), kept = cut(row, now), probs = Object.fromEntries(NAMES.map(n => [n, expected(rows[n][place])]));
+  const order = Array.from(probs[name].keys()).sort((a, b) => probs[name][b] - probs[name][a]), shown = order.slice(0, BARS), came = tokens[place]?.id;
+  if (came !== undefined && !shown.includes(came)) shown.push(came);
+  const widest = Math.max(...shown.flatMap(id => NAMES.map(n => probs[n][id])));
+  for (const id of shown) addBar(id, order.indexOf(id) + 1, probs, widest, kept[id] === -Infinity);
+  const asked = came ?? order[0];
+  $("came").textContent = `${came === undefined ? "likeliest" : "written"} “${tokenizer.label(asked)}”: ${NAMES.map(n => `${n} ${percent(probs[n][asked])}`).join(", ")}`;
+  const count = kept.filter(x => x > -Infinity).length, mass = probs[name].reduce((sum, p, id) => kept[id] > -Infinity ? sum + p : sum, 0);
+  $("kept").textContent = `${now.strategy.replace("_", "-")} keeps ${count.toLocaleString("en")} of ${row.length.toLocaleString("en")} tokens, which hold ${percent(mass)} of the probability.`;
 }
 
 // --- writing
 
 const pause = () => new Promise(resolve => setTimeout(resolve)); // let the page draw, and hear a click
 
+function clear() {
+  chosen = null;
+  for (const name of NAMES) {
+    textOf(name).className = "text";
+    for (const part of [".text", ".facts", ".words"]) columnOf(name).querySelector(part).replaceChildren();
+  }
+}
+
+// The three models in turns, a token each; returns how many tokens were new.
+async function writeAll(prompt) {
+  const going = new Map(NAMES.map(name => [name, models[name].write(prompt, settings())]));
+  columns = Object.fromEntries(NAMES.map(name => [name, { prompt, written: "", tokens: [], rows: { [name]: [null] }, decoder: new TextDecoder() }]));
+  let drawn = performance.now(), made = 0;
+  while (going.size && !stopped) for (const [name, stream] of going) {
+    const { value, done } = await stream.next(), column = columns[name], isPrompt = !column.tokens.length;
+    if (done) { going.delete(name); continue; }
+    column.rows[name].push(...value.rows);
+    for (const id of value.ids) {
+      const piece = id === tokenizer.eos ? "␄" : column.decoder.decode(tokenizer.tokens[id], { stream: true });
+      column.tokens.push({ id, isPrompt });
+      if (!isPrompt) column.written += piece;
+      addToken(name, piece, { isPrompt }, column.tokens.length - 1);
+    }
+    if (!isPrompt) made++;
+    if (performance.now() - drawn > 16) {
+      await pause();
+      drawn = performance.now();
+    }
+  }
+  return made;
+}
+
+// What each of them expected in each text.
+async function readAll() {
+  for (const name of NAMES) {
+    const { tokens, rows } = columns[name];
+    for (const reader of NAMES) if (reader !== name) {
+      rows[reader] = await models[reader].read(tokens.map(t => t.id));
+      await pause();
+    }
+    addToken(name, "▏", {}, tokens.length);
+    textOf(name).lastChild.tabIndex = 0;
+    showHeat(name);
+    showFacts(name);
+  }
+}
+
 async function write() {
   stopped = false;
   if ($("status").className) say(""); // what was wrong the last time
   $("generate").disabled = true;
   $("stop").disabled = false;
-  $("text").className = "";
-  $("text").replaceChildren();
-  tokens = [];
-  rest = chosen = null;
-  const decoder = new TextDecoder(), start = performance.now();
-  let drawn = start, made = 0;
+  clear();
   try {
-    for await (const { ids, rows } of student.write($("prompt").value, settings())) {
-      const isPrompt = !tokens.length;
-      ids.forEach((id, i) => {
-        tokens.push({ id, isPrompt, row: i ? rows[i - 1] : rest });
-        addToken(id === student.tokenizer.eos ? "␄" : decoder.decode(student.tokenizer.tokens[id], { stream: true }), tokens.at(-1), tokens.length - 1);
-      });
-      rest = rows.at(-1);
-      if (!isPrompt) made++;
-      if (performance.now() - drawn > 16) {
-        await pause();
-        drawn = performance.now();
-      }
-      if (stopped) break;
-    }
-    const seconds = (performance.now() - start) / 1000;
+    const start = performance.now(), made = await writeAll($("prompt").value), seconds = (performance.now() - start) / 1000;
+    await readAll();
     $("speed").textContent = `${made} tokens in ${seconds.toFixed(2)} s, ${Math.round(made / seconds)} tokens/s${stopped ? ", stopped" : ""}`;
-    addToken("▏", {}, tokens.length);
-    choose(leastSure());
+    choose(ASKED, columns[ASKED].tokens.filter(t => t.isPrompt).length);
   } catch (error) { say(error.message, true); }
   stopped = true;
   $("generate").disabled = false;
   $("stop").disabled = true;
 }
 
-$("settings").addEventListener("submit", event => { event.preventDefault(); if (student && stopped) write(); });
+$("settings").addEventListener("submit", event => { event.preventDefault(); if (models && stopped) write(); });
 $("settings").addEventListener("input", showFields);
 $("stop").addEventListener("click", () => { stopped = true; });
 
@@ -153,40 +232,48 @@ for (const [prompt, gloss] of EXAMPLES) {
   const button = document.createElement("button"), small = document.createElement("small");
   button.type = "button";
   button.className = "btn btn-sm btn-outline-secondary";
-  button.textContent = prompt || "∅";
+  button.textContent = button.dataset.prompt = prompt;
   small.textContent = gloss;
   button.append(small);
   button.addEventListener("click", () => {
     $("prompt").value = prompt;
-    if (student && stopped) write();
+    showFields();
+    if (models && stopped) write();
   });
   $("examples").append(button);
 }
 
-// What the student answered when the site was built, until it can answer itself.
+// What they answered when the site was built, until they can answer themselves.
 async function showExample() {
-  const { prompt, text } = JSON.parse(await (await file("example.json")).text());
-  if (student) return;
-  $("text").className = "beforehand";
-  addToken(prompt, { isPrompt: true }, 0);
-  addToken(text, {}, 1);
+  const { prompt, texts } = JSON.parse(await (await file("example.json")).text());
+  if (models) return;
+  for (const name of NAMES) {
+    textOf(name).className = "text beforehand";
+    addToken(name, prompt, { isPrompt: true }, 0);
+    addToken(name, texts[name], {}, 1);
+  }
 }
 
 async function start() {
   const began = performance.now(), sizes = JSON.parse(await (await file("sizes.json")).text());
   let got = 0;
-  student = await load(bytes => { $("loaded").value = (got += bytes) / sizes.total; });
+  const [loaded, table] = await Promise.all([load(bytes => { $("loaded").value = (got += bytes) / sizes.total; }), file("facts.json")]);
+  facts = new Facts(JSON.parse(await table.text()));
+  models = loaded;
+  tokenizer = models[ASKED].tokenizer;
   $("loaded").hidden = true;
-  const mb = bytes => (bytes / 1e6).toFixed(1);
-  say(`Ready after ${((performance.now() - began) / 1000).toFixed(1)} s. Everything runs on your machine: a model of ${mb(student.config.modelBytes)} MB, and ${mb(sizes.total - student.config.modelBytes)} MB of program and tokenizer.`);
+  const mb = bytes => (bytes / 1e6).toFixed(1), weights = NAMES.reduce((sum, name) => sum + models[name].config.modelBytes, 0);
+  for (const name of NAMES) columnOf(name).querySelector("h2").append(` ${mb(models[name].config.parameters)} M`);
+  say(`Ready after ${((performance.now() - began) / 1000).toFixed(1)} s. Everything runs on your machine: three models of ${mb(weights)} MB together, and ${mb(sizes.total - weights)} MB of program and tokenizer.`);
   await write();
-  return student;
+  return models[ASKED];
 }
 
 showFields();
 showExample().catch(() => {}); // the page does without
 window.student = { ready: start(), generate: async (...args) => (await window.student.ready).generate(...args), encode: async text => (await window.student.ready).tokenizer.encode(text) };
+window.student.models = async () => { await window.student.ready; return models; };
 window.student.ready.catch(error => {
   $("loaded").hidden = true;
-  say(`The model cannot run here: ${error.message}.`, true);
+  say(`The models cannot run here: ${error.message}.`, true);
 });

@@ -1,4 +1,4 @@
-// The student on this machine: files, one step of the network, the choice of the next token, and the loop around them.
+// The three models on this machine: files, one step of the network, the choice of the next token, and the loop around them.
 
 import { Tokenizer } from "./tokenizer.js";
 
@@ -21,16 +21,24 @@ async function unpacked(blob) {
   return new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
-// Load everything; `whenBytes(n)` is called for each n bytes that have come.
+// The files of the models, by their names.
+export const GRAPHS = { teacher: "teacher.onnx", "labels only": "labels-only.onnx", distilled: "student.onnx" };
+
+// Load everything: name -> `Student`. `whenBytes(n)` is called for each n bytes that have come.
 export async function load(whenBytes) {
   for (const part of ["WebAssembly", "DecompressionStream"])
     if (!(part in globalThis)) throw new Error(`this browser has no ${part}, or it is switched off; any browser of the last years has it`);
-  const [ort, wasm, graph, words, config] = await Promise.all([import("./ort.wasm.bundle.min.mjs"), file("ort-wasm-simd-threaded.wasm.gz", whenBytes),
-    file("student.onnx", whenBytes), file("tokenizer.json", whenBytes), file("config.json", whenBytes)]);
+  const names = Object.keys(GRAPHS);
+  const [ort, wasm, words, configs, ...graphs] = await Promise.all([import("./ort.wasm.bundle.min.mjs"), file("ort-wasm-simd-threaded.wasm.gz", whenBytes),
+    file("tokenizer.json", whenBytes), file("config.json", whenBytes), ...names.map(name => file(GRAPHS[name], whenBytes))]);
   Object.assign(ort.env.wasm, { numThreads: 1, wasmBinary: await unpacked(wasm) });
   ort.env.logLevel = "error";
-  const session = await ort.InferenceSession.create(await graph.arrayBuffer(), { executionProviders: ["wasm"] });
-  return new Student(ort, session, new Tokenizer(JSON.parse(await words.text())), { ...JSON.parse(await config.text()), modelBytes: graph.size });
+  const tokenizer = new Tokenizer(JSON.parse(await words.text())), config = JSON.parse(await configs.text()), models = {};
+  for (const [i, name] of names.entries()) {
+    const session = await ort.InferenceSession.create(await graphs[i].arrayBuffer(), { executionProviders: ["wasm"] });
+    models[name] = new Student(ort, session, tokenizer, { ...config[name], modelBytes: graphs[i].size });
+  }
+  return models;
 }
 
 // Logits, softened by the temperature, and those that the strategy cuts at -Infinity; as `TextGenerator.next_token`, in FP64.
@@ -97,6 +105,12 @@ class Student {
     const { logits, present } = await this.session.run({ ids: input, past });
     const width = logits.dims[2];
     return { rows: ids.map((_, i) => logits.data.slice(i * width, i * width + this.tokenizer.size)), past: present };
+  }
+
+  // For each token of a text the logits from which it was chosen, null for the first; and those after the last.
+  async read(ids) {
+    const { rows } = await this.step(ids, this.empty());
+    return [null, ...rows];
   }
 
   // Yield {ids, rows}: first of the prompt, then of each new token, until the end, `length` or the model's longest sequence.

@@ -56,6 +56,37 @@ def test_picture_on_readme_is_the_tours():
     assert "(site/model_map.svg)" in read("README.md")
 
 
+def test_the_picture_of_the_study_is_that_of_its_data():
+    from study_picture import picture
+    drawn = picture()
+    assert read("site/study.svg") == drawn, "README says how it is made"
+    described, = re.findall(r"^!\[(.*)\]\(site/study.svg\)$", read("README.md"), re.M)
+    numbers = re.findall(r">(\d\.\d\d)</text>", drawn)
+    assert sorted(re.findall(r"\d\.\d\d", described)) == sorted(numbers) and len(numbers) == 8
+    a_tenth, all_of_it = (float(re.search(rf"{label} ([\d.]+)", drawn)[1]) for label in (
+        "with a teacher, a tenth of the text", "labels only, all of the text"))
+    assert a_tenth < all_of_it, "as README says"
+
+
+def test_what_readme_shows_is_what_the_three_write():
+    from try_page import greedy, models
+    sample, = re.findall(r"^\*\*A sample\.\*\* (\S+) .*?```text\n(.*?)```", read("README.md"),
+                         re.M | re.S)
+    students, tokenizer = models()
+    for line, (name, model) in zip(sample[1].splitlines(), students.items(), strict=True):
+        text = tokenizer.decode(greedy(model, tokenizer, sample[0], 8))
+        assert line.split()[-1] == text.split("\n")[0] and line.startswith(name)
+
+
+def test_every_word_of_the_facts_has_its_gloss():
+    from try_page import fact_table
+    table = fact_table()
+    words = {w for fact in table["facts"] for w in (fact[0], fact[2])}
+    words |= {relation["noun"] for relation in table["relations"].values()}
+    chinese = {w for w in words if re.search("[\u4e00-\u9fff]", w)}
+    assert chinese - set(table["glosses"]) == set() and len(chinese) > 300
+
+
 # What nbdev makes of the exported cells, and what becomes of that
 
 def code(source, **rest): return dict(cell_type="code", source=source, outputs=[], **rest)

@@ -1,9 +1,12 @@
-"The page on which the student writes: it computes what Python computes, and needs nobody."
-import random
+"The page on which three models write: it computes what Python computes, and needs nobody."
+import random, re
+from pathlib import Path
 
 import pytest
 
+from distill_nb.browser import _as_student
 from distill_nb.demo import tiny_students
+from distill_nb.facts import facts, phrasings, recall_prompts
 from distill_nb.generator import TextGenerator, keep_top_k, keep_top_p
 from distill_nb.teacher import TeacherModel
 from distill_nb.tour import tiny_text
@@ -13,12 +16,17 @@ pytestmark = pytest.mark.slow
 PROMPTS = """铁的元素符号是 铜的元素符号是 金的 氢 木星 地球是 离太阳最近的行星 长江 黄河流经 四川的省会是
 北京 唐朝 秦始皇 宋朝的 三角形的面积 圆周率 老虎 熊猫吃 下面是一组关于名胜的问答。 今天 1949年 Hydrogen 😀""".split()
 PROMPTS += ["", " ", "铁\n\n铜 it's  12", "é e\u0301 ½", "铁<|endoftext|>", "唐" * 100]
+READY = "!document.querySelector('#generate').disabled"
 GREEDY = "([prompt, length]) => window.student.generate(prompt, {strategy: 'greedy', length})"
 
 
 @pytest.fixture(scope="module")
 def writer():
     return TextGenerator(tiny_students()["distilled"], TeacherModel("tiny", "cpu").tokenizer)
+
+
+@pytest.fixture(scope="module")
+def teacher(): return _as_student(TeacherModel("tiny", "cpu"))
 
 
 @pytest.fixture
@@ -30,7 +38,8 @@ def open_page(site, page):
         route.abort()
     page.route(lambda url: not url.startswith((site, "data:")), refuse)
     page.goto(f"{site}/try/index.html")
-    page.wait_for_function("!document.querySelector('#generate').disabled", timeout=60_000)
+    page.wait_for_function(READY, timeout=60_000)
+    page.locator("#settings details").evaluate("d => d.open = true")
     return page
 
 
@@ -55,6 +64,20 @@ def test_greedy_is_pythons_token_for_token(open_page, writer):
         assert there["ids"] == list(writer.token_ids(prompt, max_new_tokens=60)), prompt
         assert there["text"] == writer.generate(prompt, max_new_tokens=60), prompt
     assert len(PROMPTS) >= 20
+
+
+def test_the_two_others_write_what_they_write_in_python(open_page, teacher, writer, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / ".ci"))
+    from try_page import greedy
+    write = """async ([name, prompt]) => {
+        const model = (await window.student.models())[name]
+        return (await model.generate(prompt, {strategy: 'greedy', length: 40})).ids
+    }"""
+    others = {"teacher": teacher, "labels only": tiny_students()["labels only"]}
+    for name, model in others.items():
+        for prompt in PROMPTS[:6]:
+            ours = greedy(model, writer.tokenizer, prompt, 40)
+            assert open_page.evaluate(write, [name, prompt]) == ours, (name, prompt)
 
 
 def test_text_runs_to_the_models_last_place(open_page, writer):
@@ -194,7 +217,7 @@ def test_it_needs_nobody(open_page, site, writer):
         page.click("#generate")
         wait_until_written(page, "长江")
         text = "".join(page.locator("#text .token:not(.half)").all_text_contents())
-        assert text.rstrip("▏") == "长江😀" + writer.generate("长江😀", max_new_tokens=60)
+        assert text.rstrip("▏") == "长江😀" + writer.generate("长江😀", max_new_tokens=40)
     finally: page.context.set_offline(False)
     assert page.outside == [] and page.wrong == []
 
@@ -204,17 +227,20 @@ def test_it_answers_before_the_model_has_come(site, page, writer):
     page.route("**/student.onnx", lambda route: held.append(route))
     page.goto(f"{site}/try/index.html")
     page.wait_for_selector("#text.beforehand")
-    assert page.text_content("#text") == "铁的元素符号是" + writer.generate("铁的元素符号是", max_new_tokens=60)
+    said = writer.generate("铁的元素符号是", max_new_tokens=40)
+    assert page.text_content("#text") == "铁的元素符号是" + said
+    assert page.locator(".text.beforehand").count() == 3
     assert "Loading" in page.text_content("#status") and page.locator("#generate").is_disabled()
     page.wait_for_function("document.querySelector('#loaded').value > 0.3")
     held[0].continue_()
-    page.wait_for_function("!document.querySelector('#generate').disabled", timeout=60_000)
-    assert page.locator("#text .token").count() > 40
+    page.wait_for_function(READY, timeout=60_000)
+    assert page.locator("#text .token").count() > 30
     assert page.locator("#text.beforehand").count() == 0
     assert page.wrong == []
 
 
-FILES = "student.onnx ort-wasm-simd-threaded.wasm.gz ort.wasm.bundle.min.mjs tokenizer.json".split()
+FILES = """student.onnx teacher.onnx labels-only.onnx ort-wasm-simd-threaded.wasm.gz
+ort.wasm.bundle.min.mjs tokenizer.json facts.json""".split()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -253,16 +279,120 @@ def test_on_a_telephone(scheme, site, browser):
     context = browser.new_context(viewport=size, has_touch=True, color_scheme=scheme)
     page = context.new_page()
     page.goto(f"{site}/try/index.html")
-    page.wait_for_function("!document.querySelector('#generate').disabled", timeout=60_000)
+    page.wait_for_function(READY, timeout=60_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 391, "the page scrolls sideways"
+    page.locator("#settings details").evaluate("d => d.open = true")
     page.locator("#examples button").nth(4).tap()
-    wait_until_written(page, "唐朝")
+    wait_until_written(page, "吟出《春望》的人是")
     token = page.locator("#text .token").nth(3)
     token.tap()
     assert token.get_attribute("aria-pressed") == "true" and len(bars(page)) == 12
     inputs = ", ".join(f"#settings {kind}" for kind in "button select input textarea".split())
-    for part in page.locator(f"{inputs}, #text, #bars tr").all():
+    for part in page.locator(f"{inputs}, .text, .facts li, #bars tr").all():
         box = part.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
     assert page.evaluate("document.documentElement.scrollWidth") <= 391
     context.close()
+
+
+# What the page says of facts, distances and words
+
+def said_of(page, name): # of the facts in its text
+    return page.locator(f".column[data-model='{name}'] .facts li").all_text_contents()
+
+
+def test_every_example_is_a_fact_that_the_distilled_student_knows(open_page):
+    asked = {form.split("#")[0]: fact
+             for fact in facts() for form in phrasings(fact) if "#" in form}
+    buttons = open_page.locator("#examples button")
+    assert buttons.count() >= 6
+    for button in buttons.all():
+        prompt = button.get_attribute("data-prompt")
+        assert button.locator("small").text_content().isascii() or "“" in button.text_content()
+        button.click()
+        wait_until_written(open_page, prompt)
+        text = "".join(open_page.locator("#text .token:not(.half)").all_text_contents())
+        assert text.startswith(prompt + asked[prompt].answer), prompt
+        first = said_of(open_page, "distilled")[0]
+        assert first.startswith(f"✓ {asked[prompt].subject} ") and asked[prompt].answer in first
+
+
+CHECK = """async pairs => {
+    const { Facts } = await import('./facts.js')
+    const table = new Facts(await (await fetch('facts.json')).json())
+    return pairs.map(([prompt, written]) => table.check(prompt, written))
+}"""
+
+
+def test_what_the_exam_asks_is_marked_as_the_exam_marks_it(open_page):
+    asked = recall_prompts()
+    right = open_page.evaluate(CHECK, [[prompt, answer] for prompt, answer in asked])
+    wrong = open_page.evaluate(CHECK, [[prompt, "不知道。"] for prompt, _ in asked])  # don't know
+    for fact, (first, *_), (other, *_) in zip(facts(), right, wrong, strict=True):
+        assert first["right"] and (first["subject"], first["answer"]) == (fact.subject, fact.answer)
+        assert not other["right"] and other["wrote"].startswith("不知道"), other
+
+
+def test_in_the_encyclopedia_every_fact_is_right(open_page):
+    articles = tiny_text().split("\n\n")
+    found = open_page.evaluate(CHECK, [["", text] for text in articles[::8]])
+    marked = [m for text in found for m in text]
+    assert [m for m in marked if not m["right"]] == [] and len(marked) > 1000
+    # iron's symbol is Cu; a fact that is not finished is not judged
+    (wrong,), unfinished = open_page.evaluate(CHECK, [["", "铁的元素符号是Cu。"], ["", "铁的元素符号是C"]])
+    assert (wrong["right"], wrong["wrote"], wrong["answer"]) == (False, "Cu", "Fe")
+    assert unfinished == []
+
+
+def test_the_heat_is_the_distance_from_the_teacher(open_page, writer, teacher):
+    import torch
+    fe = open_page.locator("#text .token", has_text="Fe").first
+    said = float(re.search(r"is ([\d.]+) nats", fe.get_attribute("title"))[1])
+    ids = writer.tokenizer("铁的元素符号是", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        p, q = (m(ids)[0, -1].double().log_softmax(-1) for m in (teacher, writer.model))
+    nats = (p.exp() * (p - q)).sum().item()
+    assert said == pytest.approx(nats, abs=0.006)
+    heat = int(fe.evaluate("s => s.style.getPropertyValue('--heat')").rstrip("%"))
+    assert heat == pytest.approx(100 * nats / 3, abs=1)
+    others = open_page.locator(".text:not(#text) .token[title*=nats]").count()
+    assert others > 40, "under all three texts"
+
+
+def test_the_bars_show_all_three_models(open_page, teacher, writer):
+    import torch
+    shown = open_page.text_content("#came")
+    ids = writer.tokenizer("铁的元素符号是", return_tensors="pt")["input_ids"]
+    fe = writer.tokenizer.encode("Fe")[0]
+    models = {"teacher": teacher, **tiny_students()}
+    for name, model in models.items():
+        with torch.no_grad(): p = model(ids)[0, -1].double().softmax(-1)[fe].item()
+        assert float(re.search(rf"{name} ([\d.]+) %", shown)[1]) == pytest.approx(100 * p, abs=0.02)
+    assert open_page.locator("#bars .chosen .bar").count() == 3
+
+
+def test_english_is_met_with_a_word(open_page):
+    note = open_page.locator("#note")
+    texts = {"The symbol of iron is": True, "铁 iron": False, "": False, "1949": False}
+    for text, shown in texts.items():
+        open_page.fill("#prompt", text)
+        assert note.is_visible() == shown, text
+    assert "only Chinese" in note.text_content()
+
+
+def test_a_token_beyond_the_twelfth_bar_is_shown(open_page):
+    page = open_page
+    page.select_option("#strategy", "top_p")
+    slide(page, "top_p", 1)
+    slide(page, "temperature", 2)
+    page.click("#generate")
+    page.wait_for_function(f"document.querySelectorAll('#text .token').length > 5 && {READY}")
+    ranks = []
+    for token in page.locator("#text .token:not(.prompt)").all()[:-1]:
+        token.click()
+        assert page.locator("#bars .chosen").count() == 1
+        if len(bars(page)) == 12: continue
+        last = page.locator("#bars tr").last
+        assert len(bars(page)) == 13 and "chosen" in last.get_attribute("class")
+        ranks.append(int(re.search(r"the (\d+)th", last.text_content())[1]))
+    assert ranks and min(ranks) > 12

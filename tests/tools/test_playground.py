@@ -219,7 +219,7 @@ def test_a_training_is_held_saved_and_stopped_by_its_buttons(lab, page):
     Played(page).until(lambda: step() > 3)
     button("Pause").click()
     button("Go on").wait_for()  # answered although the next cell is already waiting for the end
-    view.get_by_text("held").wait_for()
+    view.get_by_text("paused").wait_for()
     page.wait_for_timeout(300)
     held = step()
     page.wait_for_timeout(1000)

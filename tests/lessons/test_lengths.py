@@ -1,0 +1,48 @@
+"The lessons of the course get no longer than they are: words, code lines, cells over 20 lines."
+import json, sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / ".ci"))
+from lengths import CELL, LESSONS, LINES, WORDS, Length, length_of, table
+
+# Where a lesson is over the goal today. Lower a number when the lesson gets shorter, and take the
+# row away when it is below 2,500 words and 220 lines and has no cell over 20: none is ever raised.
+TODAY = {
+    "00_tour": (1183, 253, 4),
+    "01_rmsnorm": (2220, 277, 0),
+    "02_rope": (2347, 311, 0),
+    "03_gqa": (2416, 220, 0),
+    "04_swiglu": (2121, 360, 0),
+    "05_student": (2566, 544, 0),
+    "06_teacher": (2288, 547, 2),
+    "07_data": (2606, 569, 1),
+    "08_loss": (3234, 679, 3),
+    "09_trainer": (3694, 891, 7),
+    "10_generator": (2671, 631, 3),
+    "11_export": (1267, 312, 0)}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_a_lesson_is_within_its_limits(path):
+    limits = map(max, TODAY.get(path.stem, (0, 0, 0)), (WORDS, LINES, 0))
+    now = length_of(path)
+    for name, count, limit in zip(Length._fields, now, limits, strict=True):
+        assert count <= limit, f"{path.stem} has {count:,} {name}, and {limit:,} are allowed"
+    assert path.stem in table()
+
+
+def test_what_is_counted(tmp_path):
+    def cell(kind, source): return dict(cell_type=kind, source=source)
+    line = "x = 1\n"
+    prose = "# Two words\n\n[a link](../x.ipynb) it's 铁\n\n```text\nno prose\n```\n"
+    cells = [cell("markdown", prose),
+             cell("code", "#| hide\n" + line * 30), cell("code", "#| exports\n\n" + line * CELL),
+             cell("code", "#| exports\nclass A:\n" + line * CELL), cell("code", line * (CELL + 1)),
+             cell("code", "#| exports\nclass B:\n" + line * CELL)]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(dict(cells=cells)), encoding="utf-8")
+    now = length_of(path)
+    assert now == (6, CELL + 3 * (CELL + 1), 2)
+    assert Length(400, 30, 0).minutes == 4
