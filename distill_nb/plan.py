@@ -155,7 +155,7 @@ def _step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherSha
         def computed(p): alive.move(p.grad, "gradients")
         for p in student.parameters(): p.register_post_accumulate_grad_hook(computed)
         _tell_phases(model, optimizer, alive.enter)
-        step = _one_device_step(model, optimizer, bf16=gpu)
+        step = _one_device_step(model, optimizer, low=gpu)
         with alive: step([dict(input_ids=ids, labels=ids)], teach)
     return alive.curve
 

@@ -11,6 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 from .config import IGNORE
+from .device import _half
 from .generator import token_bytes
 from .tokenizer import _num_ids
 
@@ -44,7 +45,8 @@ def _score(model, teacher, # which may be None
     for batch in batches:
         ids, label = (batch[k].to(device) for k in ("input_ids", "labels")) # [batch, seq]
         keep = label != IGNORE
-        h = model.hidden(ids)[keep].to(model.head_weight.dtype) # [tokens, hidden]
+        with torch.autocast(device.type, _half(device), enabled=device.type == "cuda"):
+            h = model.hidden(ids)[keep].to(model.head_weight.dtype) # [tokens, hidden]
         th = teacher.hidden(ids)[keep] if teacher else None
         for i in torch.arange(len(h), device=device).split(rows):
             t = None if th is None else th[i] @ teacher.head_weight[:vocab].T
