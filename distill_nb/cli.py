@@ -320,7 +320,7 @@ def _plan(args:_Plan):
     tflops = args.tflops or (_cpu_speed() / 1e12 if on_cpu else 30)
     print(plan(run.model, run.training, shape, run.sample_mb, tflops, tokens, run.max_steps,
                run.gradient_checkpointing, run.accumulate, run.teacher_cache, not on_cpu,
-               run.optimizer))
+               run.optimizer, run.eval_batches, run.val_fraction))
     if on_cpu and not args.tflops:
         print("The speed is what this CPU does at its best: the run takes at least that long.")
     if args.cards:

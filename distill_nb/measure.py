@@ -38,6 +38,11 @@ def race(variants:dict, repeats=5) -> dict: # name → function; name → second
 def fastest(f, repeats=5) -> float: # s, after one call to warm up
     return race(dict(f=f), repeats)["f"]
 
+def _duration(seconds): # in words
+    if seconds >= 360: return f"{seconds / 3600:.2f} hours"
+    short = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+    return f"{short} ({seconds / 3600:.1g} hours)"
+
 def _cpu_speed(): # operations per second, at most
     a = torch.randn(1024, 1024)
     return 2 * 1024**3 / fastest(lambda: a @ a)

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from .config import RunConfig
-from .measure import _one_device_step, _random_teacher
-from .plan import TeacherShape, _duration, _first_update, run_steps
+from .measure import _duration, _one_device_step, _random_teacher
+from .plan import TeacherShape, _first_update, run_steps
 from .student import StudentModel
 from .trainer import StudentWithLoss, make_optimizer
 
@@ -132,7 +132,7 @@ def _roofline(run:RunConfig, shape:TeacherShape, tokens=None) -> str: # to print
     lines = [f"estimated: a step of {size:,} tokens is {flops / 1e12:.3g} TFLOP, "
              f"{moved / 1e9:.3g} GB and {len(launches):,} launches", "",
              f"{'card':<10}{'products':>9}{'memory':>9}{'both':>9}{'host':>9}"
-             f"{'tokens/s':>10}  {'the run':<14}limit"]
+             f"{'tokens/s':>10}  {'training':<14}limit"]
     for name, sheet in _SHEETS.items():
         times = _times(launches, *sheet)
         seconds = max(times["card"], times["host"])
