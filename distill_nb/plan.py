@@ -378,8 +378,8 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
                        teacher_cache, optimizer)
     about, tokens = "" if tokens else "about ", tokens or _guess_tokens(sample_mb)
     blocks = tokens * val_fraction / (1 - val_fraction) / (config.max_seq_len + 1)
-    times, batches = _validations(training, steps, blocks, eval_batches)
-    share = times * batches * _validation_flops(config, training, teacher) / (steps * flops)
+    n, batches = _validations(training, steps, blocks, eval_batches)
+    share = n * batches * _validation_flops(config, training, teacher) / (steps * flops)
     a_step = training.batch_size * accumulate * config.max_seq_len
     epochs = f"{training.num_epochs} epoch{'s' if training.num_epochs > 1 else ''}"
     cut = ", cut by --max-steps" if steps == max_steps else ""
@@ -387,7 +387,7 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
     rows = [("tokens per epoch", f"{about}{tokens / 1e6:.2f} million, {a_step:,} per step"),
             ("steps", f"{about}{steps:,} in {epochs}{cut}"),
             ("FLOPs per step", f"{flops / 1e12:.3g} TFLOP"),
-            ("validation", f"{about}{times:,} × {batches:,} batches (--eval-batches), {share:.0%} more"),
+            ("validation", f"{about}{n} × {batches:,} batches (--eval-batches), {share:.0%} more"),
             ("time", f"{about}{hours((1 + share) * steps * flops)} at {tflops:.3g} TFLOP/s")]
     if told := training.warm_up_told(steps): rows.append(("warm-up", told))
     if teacher_cache:
