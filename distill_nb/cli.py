@@ -64,13 +64,17 @@ class _Plan:
     # what your card reaches in practice, in TFLOP/s
     # (default: 30; where the run is one for the CPU, what this one is measured to do)
     tflops:float|None = None
+    cards:bool = False # also estimate the step and the run on five NVIDIA cards
     run:RunConfig = RunConfig()
-    without = "eval_batches", "keep", "log_with"
+    without = "keep", "log_with"
 
 @dataclass(frozen=True)
 class _Doctor:
     "Say what this machine has, and whether a run will work on it. Fetches nothing."
     preset:_Preset = "qwen" # whose defaults
+    # ask a CUDA card for ten minutes, and write what it answers to this JSON file
+    # (default: none)
+    gpu:str|None = None
     run:RunConfig = RunConfig()
     without = "eval_batches", "keep", "log_with", "device"
 
@@ -289,22 +293,15 @@ def _study(args:_Study):
         _tell(f"       {out / 'study.png'}  the picture")
 
 def _verify_resume(args:_VerifyResume):
-    import tempfile, torch
-    from distill_nb.verify import Command, NotTheSame, room_for, verify_resume
-    run, every = args.run, args.run.max_steps // 4
-    if run.max_steps < 8:
-        raise BadInput(f"--max-steps {run.max_steps} must be at least 8: it is killed on the way")
-    exact = run.device == "cpu" or run.device is None and not torch.accelerator.is_available()
-    room = room_for(run.training.checkpoint_dir, run.model)
-    run = run.changed(save_interval=every, eval_interval=every, log_interval=1, log_with=None)
-    with tempfile.TemporaryDirectory(prefix=".verify-resume-", dir=room) as folder, \
-         Command(run) as start:
-        try: verify_resume(start, folder, every, exact, run.seed)
-        except NotTheSame as e: raise SystemExit(f"distill_nb: not the same: {e}") from None
+    from distill_nb.verify import NotTheSame, _verify_command
+    try: _verify_command(args.run)
+    except NotTheSame as e: raise SystemExit(f"distill_nb: not the same: {e}") from None
 
 def _doctor(args:_Doctor):
     from distill_nb.doctor import doctor
-    print(doctor(args.run))
+    from distill_nb.validate import _validate
+    for text in _validate(args.run, args.gpu) if args.gpu else [doctor(args.run)]:
+        print(text, flush=True)
 
 def _plan(args:_Plan):
     from distill_nb.cache import _load_data
@@ -323,9 +320,12 @@ def _plan(args:_Plan):
     tflops = args.tflops or (_cpu_speed() / 1e12 if on_cpu else 30)
     print(plan(run.model, run.training, shape, run.sample_mb, tflops, tokens, run.max_steps,
                run.gradient_checkpointing, run.accumulate, run.teacher_cache, not on_cpu,
-               run.optimizer))
+               run.optimizer, run.eval_batches, run.val_fraction))
     if on_cpu and not args.tflops:
         print("The speed is what this CPU does at its best: the run takes at least that long.")
+    if args.cards:
+        from distill_nb.roofline import _roofline
+        print(f"\n{_roofline(run, shape, tokens)}")
 
 def _bench(args:_Bench):
     from distill_nb.bench import Unequal, bench
@@ -358,10 +358,10 @@ def _parse(command:str, argv:list): # → settings of the command
     except BadInput as e: raise BadInput(f"{e}; see {prog} --help") from None
     wants_help, defaults = given.pop("help", False), {}
     _check_numbers(given)
-    for name in {"out", "checkpoint", "checkpoint_dir", "resume"} & {*given}: # --out=~/x, too
+    for name in {"out", "gpu", "checkpoint", "checkpoint_dir", "resume"} & {*given}: # ~/x, too
         if not isinstance(given[name], str): continue
         given[name] = os.path.expanduser(given[name])
-        if name in ("out", "checkpoint_dir"): _check_name(given[name])
+        if name in ("out", "gpu", "checkpoint_dir"): _check_name(given[name])
     fields = kind.__dataclass_fields__
     own = {name: given.pop(name) for name in list(given) if name in fields}
     if "run" in fields:

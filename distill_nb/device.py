@@ -64,6 +64,11 @@ def _gpu_precision():
     "BF16 where the card has it, else FP16."
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
+def _half(device) -> torch.dtype:
+    "In which a student multiplies at half precision: BF16, or FP16 on a card without it."
+    is_old = torch.device(device).type == "cuda" and _gpu_precision() == "fp16"
+    return torch.float16 if is_old else torch.bfloat16
+
 def make_accelerator(device:str=None, # "cpu", "cuda", "mps"; the best there is if not given
                      log_with:str=None, # a tracker that Accelerate knows
                      folder=None, # where a tracker may write

@@ -17,9 +17,9 @@ from .gqa import _card_shares
 from .hub import is_folder_name, one_line
 from .kernel import _kd_rows, _try_rows
 from .loss import _chunk_loss
-from .measure import _cpu_speed
+from .measure import _cpu_speed, _duration
 from distill_nb.plan import (
-    _CARDS, TeacherShape, _duration, _fits, _way_out, peak_memory, run_steps, step_flops,
+    _CARDS, TeacherShape, _fits, _way_out, peak_memory, run_steps, step_flops,
     teacher_shape)
 from .saver import checkpoint_bytes
 

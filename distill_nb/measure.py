@@ -12,6 +12,7 @@ from functools import partial
 from types import SimpleNamespace
 import psutil, torch
 from torch.nn.utils import clip_grad_norm_
+from .device import _half
 from .step import TrainStep
 
 # %% ../nbs/tools/measure.ipynb #race
@@ -36,6 +37,11 @@ def race(variants:dict, repeats=5) -> dict: # name → function; name → second
 
 def fastest(f, repeats=5) -> float: # s, after one call to warm up
     return race(dict(f=f), repeats)["f"]
+
+def _duration(seconds): # in words
+    if seconds >= 360: return f"{seconds / 3600:.2f} hours"
+    short = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+    return f"{short} ({seconds / 3600:.1g} hours)"
 
 def _cpu_speed(): # operations per second, at most
     a = torch.randn(1024, 1024)
@@ -108,17 +114,23 @@ def _random_teacher(shape): # a `TeacherShape`
 class _OneDevice:
     "What a step needs from Accelerate, for one process on one device."
     scaler, num_processes = None, 1
-    def __init__(self, device, bf16):
-        self.autocast = partial(torch.autocast, device, torch.bfloat16, enabled=bf16)
+    def __init__(self, model, device, low): # the products at half precision if `low`
+        dtype, self.parameters = _half(device), list(model.parameters())
+        self.autocast = partial(torch.autocast, device, dtype, enabled=low)
+        self.scale = 2.0**14 if dtype == torch.float16 else 1 # else gradients become 0
     def reduce(self, x, how): return x
     def no_sync(self, model): return contextlib.nullcontext()
-    def backward(self, loss): loss.backward()
+    def backward(self, loss):
+        if self.scale == 1: return loss.backward()
+        grads = torch.autograd.grad(loss * self.scale, self.parameters)
+        for p, g in zip(self.parameters, grads):
+            p.grad = g / self.scale if p.grad is None else p.grad + g / self.scale
     def clip_grad_norm_(self, *args): return clip_grad_norm_(*args)
 
-def _one_device_step(model, optimizer, device="cpu", bf16=False) -> TrainStep:
+def _one_device_step(model, optimizer, device="cpu", low=False) -> TrainStep:
     "The trainer's step, with nothing but a model and its optimizer."
     prepared = SimpleNamespace(optimizer=optimizer, step=optimizer.step,
                                zero_grad=optimizer.zero_grad)
     constant = SimpleNamespace(step=lambda: None) # a learning rate
     clip = model.config.gradient_clip
-    return TrainStep(model, prepared, constant, _OneDevice(device, bf16), clip)
+    return TrainStep(model, prepared, constant, _OneDevice(model, device, low), clip)

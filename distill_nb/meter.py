@@ -7,6 +7,7 @@ __all__ = ['teacher_gap_sums', 'gap_report', 'sum_of_all', 'read_metrics', 'Mete
 
 # %% ../nbs/engine/meter.ipynb #imports
 import contextlib, json, logging, math, time
+from collections import Counter
 from pathlib import Path
 import torch
 from accelerate.utils import gather_object
@@ -22,7 +23,7 @@ def _chunk_gap(s, t, # logits of student and teacher, [chunk, vocab]; t may be N
                labels) -> dict: # [chunk]
     "Sums over a few tokens."
     logq, rows = s.float().log_softmax(-1), torch.arange(len(labels), device=labels.device)
-    sums = dict(tokens=len(labels), student_ce=-logq[rows, labels].sum())
+    sums = dict(student_ce=-logq[rows, labels].sum())
     if t is None: return sums
     logp = t.float().log_softmax(-1)
     p, agree = logp.exp(), logq.argmax(-1) == logp.argmax(-1)
@@ -35,22 +36,26 @@ def teacher_gap_sums(student, teacher, # which may be None
                      batches, # of {input_ids, labels}
                      tokenizer) -> dict: # numbers
     "Sums over the supervised tokens of all batches, and over their characters."
-    V, weight, sums = _num_ids(tokenizer), student.head_weight, dict(tokens=0, chars=0)
+    V, weight, counts, parts = _num_ids(tokenizer), student.head_weight, Counter(), []
     chunk, device, was_training = max(16, 20_000_000 // V), weight.device, student.training
     student.eval()
     for batch in batches:
-        ids, labels = (batch[k].to(device) for k in ("input_ids", "labels")) # [batch, seq]
-        keep = labels != IGNORE
-        labels, h = labels[keep], student.hidden(ids)[keep].to(weight.dtype)
+        labels = batch["labels"].flatten().cpu() # where it comes from: nothing waits
+        at = (labels != IGNORE).nonzero()[:, 0]
+        text = tokenizer.decode(labels[at], skip_special_tokens=True)
+        counts.update(tokens=len(at), chars=len(text))
+        ids, labels, at = (x.to(device) for x in (batch["input_ids"], labels[at], at))
+        h = student.hidden(ids).flatten(0, 1)[at].to(weight.dtype) # [tokens, hidden]
         with torch.autocast(device.type, enabled=False): # the teacher has its own precision
-            th = teacher.hidden(ids)[keep] if teacher else None
-            for part in torch.arange(len(labels), device=device).split(chunk):
-                t = None if th is None else th[part] @ teacher.head_weight[:V].T
-                for k, v in _chunk_gap(h[part] @ weight[:V].T, t, labels[part]).items():
-                    sums[k] = sums.get(k, 0) + float(v)
-        sums["chars"] += len(tokenizer.decode(labels, skip_special_tokens=True))
+            th = teacher.hidden(ids).flatten(0, 1)[at] if teacher else None
+            for some in (slice(i, i + chunk) for i in range(0, len(labels), chunk)):
+                t = None if th is None else th[some] @ teacher.head_weight[:V].T
+                found = _chunk_gap(h[some] @ weight[:V].T, t, labels[some])
+                parts.append(torch.stack(list(found.values()))) # stays on the device
     student.train(was_training)
-    return sums
+    sums = dict(tokens=counts["tokens"], chars=counts["chars"])
+    if not parts: return sums
+    return sums | dict(zip(found, map(sum, zip(*torch.stack(parts).tolist()))))
 
 # %% ../nbs/engine/meter.ipynb #gap-report
 def gap_report(sums:dict) -> dict: # nats per token, shares, bits per character

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch, torch.nn.functional as F
 from torch import nn
 from .config import IGNORE, ModelConfig, TrainingConfig
+from .device import _half
 from .export import to_llama
 from .loss import KDLoss, fused_kd_loss
 from .measure import _one_device_step, _random_teacher, race
@@ -117,8 +118,11 @@ def _loss_variants() -> dict: # name → `_Variant`
 class Unequal(AssertionError): "What must be the same is not."
 
 def _gradients(f, inputs): # loss; its gradients in the student's states and head
-    loss = f(*inputs)
-    return loss.detach(), *torch.autograd.grad(loss, inputs[:2])
+    loss, is_fp16 = f(*inputs), _half(inputs[0].device) == torch.float16
+    if not is_fp16: return loss.detach(), *torch.autograd.grad(loss, inputs[:2])
+    scale = 2.0**14 # as a scaler does it: small gradients are 0 in FP16
+    grads = torch.autograd.grad(loss * scale, inputs[:2])
+    return loss.detach(), *(g / scale for g in grads)
 
 def _right_gradients(inputs, alpha): # of the plain loss, in FP32
     h, w, th, tw, labels = inputs
@@ -218,7 +222,7 @@ class _StepRace:
         return out.last_hidden_state, teacher.lm_head.weight
 
     def step(self, model, low, optimizer=None):
-        "The trainer's step with this model in it; the products in BF16 if `low`."
+        "The trainer's step with this model in it; the products in BF16 or FP16 if `low`."
         return _one_device_step(model, optimizer or self.optimizer, self.device, low)
 
     def ours(self, low, **changes): # of the settings
@@ -240,7 +244,7 @@ class _TRLStep(nn.Module): # KL alone, at temperature 1: it has nothing else
         self.config = race.training
         teacher = race.low_teacher if low else race.teacher
         for m in self.llama, teacher: m.config.use_cache = False # only costs time
-        wrap = partial(_in_bf16, race.device) if low else (lambda f: f)
+        wrap = partial(_in_half, race.device) if low else (lambda f: f)
         asked, self.student = wrap(teacher.forward), wrap(self.llama.forward)
         def teach(**inputs): return asked(**inputs)
         teach.eval = lambda: None
@@ -253,9 +257,9 @@ class _TRLStep(nn.Module): # KL alone, at temperature 1: it has nothing else
         loss = self.compute_loss(self.student, inputs, num_items_in_batch=num_tokens)
         return KDLoss(loss, loss.detach(), loss.detach())
 
-def _in_bf16(device, forward): # as Accelerate does it
+def _in_half(device, forward): # as Accelerate does it
     from accelerate.utils import convert_outputs_to_fp32
-    return convert_outputs_to_fp32(torch.autocast(device, torch.bfloat16)(forward))
+    return convert_outputs_to_fp32(torch.autocast(device, _half(device))(forward))
 
 # %% ../nbs/tools/peers.ipynb #check-step
 def _loss_and_gradient(step, batch, teach): # the gradient of the embedding

@@ -19,10 +19,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from .config import BadInput, ModelConfig, TrainingConfig
 from .hub import load_pretrained
-from .measure import (
-    _in_subprocess, _one_device_step, _peak_rss, _random_teacher)
+from distill_nb.measure import (_duration, _in_subprocess, _one_device_step, _peak_rss,
+    _random_teacher)
 from .muon import _muon_flops
-from .runs import _check_positions
+from .runs import _check_positions, _validations
 from .student import StudentModel
 from .teacher import _learned_positions
 from .trainer import StudentWithLoss, make_optimizer
@@ -155,7 +155,7 @@ def _step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherSha
         def computed(p): alive.move(p.grad, "gradients")
         for p in student.parameters(): p.register_post_accumulate_grad_hook(computed)
         _tell_phases(model, optimizer, alive.enter)
-        step = _one_device_step(model, optimizer, bf16=gpu)
+        step = _one_device_step(model, optimizer, low=gpu)
         with alive: step([dict(input_ids=ids, labels=ids)], teach)
     return alive.curve
 
@@ -239,8 +239,7 @@ _LASTING = "student's weights", "optimizer", "teacher's weights" # from step to 
 def _counted_step(*args, **settings) -> dict: # of `_step_memory`; phase → bytes
     "What `_measured_step` measures, counted: a step on a CPU beside what lasts."
     curve = _step_memory(*args, **settings, gpu=False)
-    _, start = curve[0]
-    lasting = sum(start[part] for part in _LASTING)
+    lasting = sum(curve[0][1][part] for part in _LASTING)
     return {phase: peak.total - lasting for phase, peak in _peaks(curve).items()}
 
 # %% ../nbs/tools/plan.ipynb #cell-30
@@ -268,11 +267,14 @@ def step_flops(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape
     with torch.device("meta"): groups = make_optimizer(StudentModel(c), training).param_groups
     return work + _muon_flops(groups[0]["params"])
 
+def _validation_flops(config, training, teacher) -> int: # of a batch: both go forward
+    def with_alpha(x): return step_flops(config, replace(training, alpha=x), teacher)
+    return with_alpha(1) - 2 * with_alpha(0) // 3
+
 # %% ../nbs/tools/plan.ipynb #cell-35
 _BYTES_PER_TOKEN = 3.8 # of Chinese text under Qwen2.5's tokenizer
 
-def _guess_tokens(sample_mb): # of the training part
-    return 0.9 * sample_mb * 1e6 / _BYTES_PER_TOKEN
+def _guess_tokens(sample_mb): return 0.9 * sample_mb * 1e6 / _BYTES_PER_TOKEN # to train on
 
 def run_steps(config:ModelConfig, training:TrainingConfig, sample_mb:float,
               max_steps:int=None, accumulate:int=1,
@@ -318,11 +320,10 @@ def _way_out(gb, config:ModelConfig, training:TrainingConfig, teacher:TeacherSha
         return _fits(gb, peak_memory(config, smaller, teacher, again, parts, gpu, optimizer))
     if is_enough(b, gradient_checkpointing): return ""
     flags = [] if gradient_checkpointing else ["--gradient-checkpointing"]
-    largest = _largest_batches(config, training, teacher, True, gpu=gpu, optimizer=optimizer)
-    for size in range(min(b, largest[gb]), 0, -1):
+    most = _largest_batches(config, training, teacher, True, gpu=gpu, optimizer=optimizer)[gb]
+    for size in range(min(b, most), 0, -1):
         if b % size or not is_enough(size, True): continue
-        parts = accumulate * b // size
-        if size < b: flags += [f"--batch-size {size} --accumulate {parts}"]
+        if size < b: flags += [f"--batch-size {size} --accumulate {accumulate * b // size}"]
         return " ".join(flags)
 
 # %% ../nbs/tools/plan.ipynb #cell-36
@@ -344,8 +345,7 @@ def _card_table(config, training, teacher, **settings) -> list: # of lines
         return _largest_batches(config, training, teacher,
                                 **settings | dict(gradient_checkpointing=again))
     without, with_it = batches(False), batches(True)
-    heads = "card", "largest batch", "with --gradient-checkpointing"
-    lines = [f"{heads[0]:<10}{heads[1]:<17}{heads[2]:<33}this run"]
+    lines = [f"{'card':<10}{'largest batch':<17}{'with --gradient-checkpointing':<33}this run"]
     for card in _CARDS:
         way = _way_out(card, config, training, teacher, **settings)
         told = "does not fit" if way is None else f"with {way}" if way else "fits"
@@ -353,10 +353,10 @@ def _card_table(config, training, teacher, **settings) -> list: # of lines
         lines.append(f"{card:2} GB     {most}{told}")
     return lines
 
-def _duration(seconds):
-    if seconds >= 360: return f"{seconds / 3600:.2f} hours"
-    short = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
-    return f"{short} ({seconds / 3600:.1g} hours)"
+def _cache_cost(config, training, teacher, tokens): # → bytes per token; FLOPs to fill it
+    one = replace(training, batch_size=1)
+    kept, asked = (step_flops(config, one, teacher, teacher_cache=x) for x in (True, False))
+    return 2 * teacher.hidden_size, (asked - kept) * tokens / config.max_seq_len
 
 def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfig(),
          teacher:TeacherShape=TeacherShape(),
@@ -365,35 +365,35 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
          tokens:int=None, # of the training part; guessed from `sample_mb` if not given
          max_steps:int=None, gradient_checkpointing:bool=False, accumulate:int=1,
          teacher_cache:bool=False, # the teacher's hidden states are kept on disk
-         gpu:bool=True, optimizer="adamw") -> str: # without a GPU FP32; a report to print
+         gpu:bool=True, optimizer="adamw", # without a GPU FP32
+         eval_batches:int=None, val_fraction:float=0.1) -> str: # a report to print
     "Memory, steps and time of a run."
     steps = run_steps(config, training, sample_mb, max_steps, accumulate, tokens)
     if not steps:
-        raise BadInput(f"a step of {accumulate * training.batch_size} sequences "
-                       f"(batch_size={training.batch_size}, accumulate={accumulate}) "
-                       f"of max_seq_len={config.max_seq_len} tokens is more than the "
-                       "text has; give more text or a smaller batch")
+        raise BadInput(
+            f"a step of {accumulate * training.batch_size} sequences (batch_size="
+            f"{training.batch_size}, accumulate={accumulate}) of max_seq_len={config.max_seq_len} "
+            "tokens is more than the text has; give more text or a smaller batch")
     flops = step_flops(config, training, teacher, gradient_checkpointing, accumulate,
                        teacher_cache, optimizer)
-    about = "" if tokens else "about "
-    tokens = tokens or _guess_tokens(sample_mb)
+    about, tokens = "" if tokens else "about ", tokens or _guess_tokens(sample_mb)
+    blocks = tokens * val_fraction / (1 - val_fraction) / (config.max_seq_len + 1)
+    n, batches = _validations(training, steps, blocks, eval_batches)
+    share = n * batches * _validation_flops(config, training, teacher) / (steps * flops)
     a_step = training.batch_size * accumulate * config.max_seq_len
     epochs = f"{training.num_epochs} epoch{'s' if training.num_epochs > 1 else ''}"
     cut = ", cut by --max-steps" if steps == max_steps else ""
     def hours(operations): return _duration(operations / tflops / 1e12)
-    millions = f"{about}{tokens / 1e6:.2f} million"
-    rows = [("tokens per epoch", f"{millions}, {a_step:,} per step"),
+    rows = [("tokens per epoch", f"{about}{tokens / 1e6:.2f} million, {a_step:,} per step"),
             ("steps", f"{about}{steps:,} in {epochs}{cut}"),
             ("FLOPs per step", f"{flops / 1e12:.3g} TFLOP"),
-            ("time", f"{about}{hours(steps * flops)} at {tflops:.3g} TFLOP/s")]
+            ("validation", f"{about}{n} × {batches:,} batches (--eval-batches), {share:.0%} more"),
+            ("time", f"{about}{hours((1 + share) * steps * flops)} at {tflops:.3g} TFLOP/s")]
     if told := training.warm_up_told(steps): rows.append(("warm-up", told))
     if teacher_cache:
-        size, cached = 2 * teacher.hidden_size, replace(training, batch_size=1)
-        once = step_flops(config, cached, teacher)
-        once -= step_flops(config, cached, teacher, teacher_cache=True)
+        size, once = _cache_cost(config, training, teacher, tokens)
         disk = f"{size * tokens / 1e9:.1f} GB of disk, {size:,} bytes per token"
-        fill = hours(once * tokens / config.max_seq_len)
-        rows.append(("teacher's cache", f"{about}{disk}; {fill} to fill it, once"))
+        rows.append(("teacher's cache", f"{about}{disk}; {hours(once)} to fill it, once"))
     memory = _memory_report(
         config, training, teacher, gradient_checkpointing=gradient_checkpointing,
         accumulate=accumulate, gpu=gpu, optimizer=optimizer)

@@ -14,6 +14,7 @@ import torch
 from .config import BadInput, ModelConfig
 from .data import WikiDataset, _batches, _fast_tokenizer
 from .decode import _Layouts
+from .device import _half
 from .export import to_llama
 from .formats import _ENDINGS, Reading
 from .generator import TextGenerator
@@ -33,8 +34,8 @@ def _result(seconds:dict, notes=(), **columns) -> dict: # rows: name → numbers
         for name in rows.keys() & values.keys(): rows[name][column] = values[name]
     return dict(rows=rows, notes=list(notes))
 
-def _in_precision(low): # BF16 if `low`
-    return torch.autocast(_best_device(), torch.bfloat16, enabled=low)
+def _in_precision(low): # BF16 or FP16 if `low`
+    return torch.autocast(_best_device(), _half(_best_device()), enabled=low)
 
 def _loss_memory(sizes, low, names) -> dict: # name → bytes
     inputs, variants, found = _loss_inputs(*sizes, low), _loss_variants(), {}
@@ -50,7 +51,8 @@ def _race_losses(tokens=512, vocab_size=151_936, widths=(512, 896), low=False,
     "Forward and backward: ours, the plain loss, the peers, and the limit."
     sizes = tokens, vocab_size, tuple(widths)
     inputs, variants = _loss_inputs(*sizes, low), _loss_variants()
-    bare = [x.detach().bfloat16() if low else x.detach() for x in inputs[:4]]
+    half = _half(_best_device())
+    bare = [x.detach().to(half) if low else x.detach() for x in inputs[:4]]
     if _best_device() == "cpu":
         for name in "Liger, Triton", "Liger, Triton, KL": del variants[name]
     with _in_precision(low):
@@ -67,16 +69,17 @@ def _race_losses(tokens=512, vocab_size=151_936, widths=(512, 896), low=False,
     return _result(rows, left_out, gb=gb, off=off)
 
 # %% ../nbs/tools/races.ipynb #all-losses
-def _fast_low(): # whether matrix products in BF16 gain anything here
-    if torch.cuda.is_available(): return True
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+def _precisions() -> dict: # name → whether it is low; those that are fast here
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if not (torch.cuda.is_available() or has_bf16): return {"FP32": False}
+    name = "FP16" if _half(_best_device()) == torch.float16 else "BF16"
+    return {"FP32": False, name: True}
 
 def _bench_losses(tiny=False) -> dict: # name of the race → its result
     "At the specification's sizes: 512 tokens, 151,936 rows in either head."
     sizes = dict(tokens=256, vocab_size=8_000, widths=(128, 224)) if tiny else {}
-    lows = {"FP32": False, "BF16": True} if _fast_low() else {"FP32": False}
     def result(low): return _race_losses(**sizes, low=low)
-    return {f"loss, {precision}": result(low) for precision, low in lows.items()}
+    return {f"loss, {precision}": result(low) for precision, low in _precisions().items()}
 
 # %% ../nbs/tools/races.ipynb #parts
 def _step_parts(setting:_StepRace, low=False) -> dict: # part of our step → seconds
@@ -107,21 +110,21 @@ def _fastest_parts(setting:_StepRace, low, repeats) -> dict:
 
 # %% ../nbs/tools/races.ipynb #steps
 def _gains(times) -> dict: # choice, with those before it → seconds
-    best = "BF16" if ("BF16", "ours") in times else "FP32"
+    *_, best = dict.fromkeys(precision for precision, _ in times)
     keys = {"plain loss, FP32": ("FP32", "plain loss"),
             "+ fused loss": ("FP32", "ours"),
-            "+ teacher in BF16": ("FP32", "low teacher"),
-            "+ BF16 autocast": ("BF16", "ours"),
+            f"+ teacher in {best}": ("FP32", "low teacher"),
+            f"+ {best} autocast": (best, "ours"),
             "+ teacher cached": (best, "ours, teacher cached")}
     return {choice: times[key] for choice, key in keys.items() if key in times}
 
 def _bench_steps(tiny=False, repeats=3) -> dict: # name of the race → its result
     "A step beside TRL's, what our choices gain, where the time goes; BF16 if fast."
     setting, variants, side = _StepRace(tiny), {}, 2048
-    lows = {"FP32": False, "BF16": True} if _fast_low() else {"FP32": False}
+    lows = _precisions()
     for precision, low in lows.items():
         found, left_out = _step_variants(setting, low)
-        dtype = torch.bfloat16 if low else torch.float32
+        dtype = _half(setting.device) if low else torch.float32
         a = torch.randn(side, side, device=setting.device, dtype=dtype)
         variants[precision, "matmul"] = partial(torch.mm, a, a)
         for name, f in found.items(): variants[precision, name] = f

@@ -50,6 +50,11 @@ def plan_steps(run:RunConfig, num_blocks, num_processes) -> Place: # at the begi
     return Place(total_steps, steps_per_epoch, blocks_per_step,
                  warmup_steps=run.training.warm_up(total_steps))
 
+def _validations(training, total_steps, num_blocks, # of the validation part
+                 eval_batches=None) -> tuple: # how often, and batches each time
+    times = (total_steps - 1) // training.eval_interval + 1 # as `Place.due` says, and at the end
+    return times, min(math.ceil(num_blocks / training.batch_size), eval_batches or math.inf)
+
 # %% ../nbs/engine/runs.ipynb #fit
 _log = logging.getLogger("distill_nb")
 

@@ -37,9 +37,10 @@ _SHELVES = [ # name, what it is, x, y, width, height; its modules in small print
      "config · files · tokenizer · hub · formats · sources · splits · device · checkpoint",
      "saver · runs · step · muon · kernel · decode · meter · signals · watch"),
     ("tools", "what is built on it", 486, 240, 464, 58,
-     "facts · articles · tiny · start · scores · demo · cache · measure · plan · doctor",
-     "check · peers · races · bench · study · recipe · live · writers · speculate · evaluate",
-     "serve · panels · playground · browser · convert · verify · terminal · flags · cli")]
+     "facts · articles · tiny · start · scores · demo · cache · measure · plan · roofline",
+     "doctor · check · peers · races · validate · bench · study · recipe · live · writers",
+     "evaluate · serve · panels · playground · browser · convert · verify · terminal · "
+     "flags · cli")]
 _ARROWS = [
     "98,148 128,148", "204,148 240,148", "306,148 316,148", "400,148 430,148",
     "496,148 506,148", "576,148 626,148", "692,148 704,148", "756,148 868,148",

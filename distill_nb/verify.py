@@ -6,7 +6,7 @@
 __all__ = ['NotTheSame', 'verify_resume', 'Command', 'room_for']
 
 # %% ../nbs/tools/verify.ipynb #cell-02
-import contextlib, os, random, shutil, signal, subprocess, sys, time
+import contextlib, os, random, shutil, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
@@ -251,3 +251,15 @@ def room_for(folder, model:ModelConfig) -> Path: # the folder above that exists
     needed = 7 * 12 * model.num_params # weights and two averages, 4 bytes each
     check_room(place, needed, "comparing the runs", "give a --checkpoint-dir on another disk")
     return place
+
+def _verify_command(run:RunConfig):
+    "What `distill_nb verify-resume` does; a card may add in another order, a CPU never."
+    every = run.max_steps // 4
+    if run.max_steps < 8:
+        raise BadInput(f"--max-steps {run.max_steps} must be at least 8: it is killed on the way")
+    exact = run.device == "cpu" or run.device is None and not torch.accelerator.is_available()
+    room = room_for(run.training.checkpoint_dir, run.model)
+    run = run.changed(save_interval=every, eval_interval=every, log_interval=1, log_with=None)
+    with tempfile.TemporaryDirectory(prefix=".verify-resume-", dir=room) as folder, \
+         Command(run) as start:
+        verify_resume(start, folder, every, exact, run.seed)

@@ -36,6 +36,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from distill_nb import loss, trainer
 from distill_nb.config import ModelConfig, TrainingConfig
 from distill_nb.data import WikiDataset
+from distill_nb.meter import teacher_gap_sums
 from distill_nb.student import StudentModel
 from distill_nb.teacher import TeacherModel, _can_share, _copy_heads
 from distill_nb.trainer import DistillationTrainer, StudentWithLoss
@@ -121,10 +122,26 @@ def trace_step():
                 norm = trainer.step.clip()
                 grads = {str(p.grad.dtype) for p in trainer.student.parameters()}
                 trainer.step.update(skip=norm.isnan())
-    return dict(precision=trainer.accelerator.mixed_precision, logits=seen,
+        validation = trace_validation(trainer)
+    return dict(validation=validation, precision=trainer.accelerator.mixed_precision, logits=seen,
                 scaler=trainer.accelerator.scaler is not None, gradients=sorted(grads),
                 device=str(losses.loss.device), waits=watch.waits, attention=sorted(attended),
                 operations=sum(watch.ops.values()), by_name=watch.ops.most_common(100))
+
+
+def trace_validation(trainer):
+    "How often the host has waited for the card before each of three batches. All are tokens."
+    batch, seen, nonzero = torch.zeros(4, 128, dtype=torch.long), [], torch.Tensor.nonzero
+    def all_of(x): return torch.arange(x.numel())[:, None] if x.device.type == "cpu" else nonzero(x)
+    def batches():
+        for _ in range(3):
+            seen.append(sum(watch.waits.values()))
+            yield dict(input_ids=batch, labels=batch)
+    torch.Tensor.nonzero, trainer.data.tokenizer.decode = all_of, lambda *a, **kw: ""
+    with Watch() as watch, trainer.accelerator.autocast():
+        teacher_gap_sums(trainer.student, trainer.teacher, batches(), trainer.data.tokenizer)
+    torch.Tensor.nonzero = nonzero
+    return seen
 
 
 KEPT = "sum amax gather scatter_add_ scatter_add".split()  # Inductor stores these, once for a row

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill_nb import bench, peers
+from distill_nb import bench, measure, peers, races
 from distill_nb.cli import main
 from distill_nb.races import _race_losses
 
@@ -62,6 +62,23 @@ def test_the_labels_alone_race_and_are_checked(monkeypatch):
     monkeypatch.delattr(torch.nn, "LinearCrossEntropyOptions")
     right, left_out = peers._usable(entrants, inputs, low=False)
     assert list(right) == [names[1]] and left_out == []
+
+
+def test_a_card_without_bf16_races_in_fp16(monkeypatch):
+    "Gradients smaller than FP16 has numbers for are scaled, as a trainer's scaler does it."
+    for module in peers, races, measure:
+        monkeypatch.setattr(module, "_half", lambda device: torch.float16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert list(races._precisions()) == ["FP32", "FP16"]
+    inputs = peers._loss_inputs(64, 100_000, (16, 24), low=True)
+    names = "fused_kd_loss, KL alone", "fused_kd_loss", "plain"
+    entrants = {name: peers._loss_variants()[name] for name in names}
+    with races._in_precision(True):
+        assert inputs[0].matmul(inputs[1][:2].T).dtype == torch.float16
+        off, left_out = peers._usable(entrants, inputs, low=True)
+    assert list(off) == list(names) and max(off.values()) < 0.01 and left_out == []
+    race = peers._StepRace(tiny=True)
+    peers._check_step("the plain loss", race.plain(True), race.ours(True), race, True)
 
 
 @pytest.mark.slow

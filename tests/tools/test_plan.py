@@ -8,7 +8,7 @@ from distill_nb.cli import main
 from distill_nb.config import ModelConfig, TrainingConfig
 from distill_nb.plan import (
     _CARDS, _PARTS, TeacherShape, _all_peaks, _counted_step, _fits, _largest_batches,
-    _measured_step, _way_out, peak_memory, step_flops)
+    _measured_step, _validation_flops, _way_out, peak_memory, plan, step_flops)
 
 TINY, FULL = ModelConfig.tiny(), ModelConfig()
 TINY_TEACHER = TeacherShape(3_805_440, 4096, 256, 4, True, 640)
@@ -105,6 +105,21 @@ def test_plan_of_the_command(capsys):
     assert "--gradient-checkpointing" in out
     cards = tuple(f"{gb:2} GB  " for gb in _CARDS)
     assert [int(line.split()[0]) for line in lines if line.startswith(cards)] == list(_CARDS)
+
+
+def test_validation_is_in_the_plan():
+    "As often as the trainer's loop does it, and at what a forward pass of both models takes."
+    def told(**settings):
+        rows = dict(row.split(maxsplit=1) for row in plan(**settings).splitlines() if row)
+        return rows["validation"], float(rows["time"].split()[1])
+    whole, some = told(), told(eval_batches=40)
+    assert whole[0].startswith("about 18 × 321 batches (--eval-batches), 48% more")
+    assert some[0] == "about 18 × 40 batches (--eval-batches), 6% more"
+    assert whole[1] / some[1] == pytest.approx(1.48 / 1.06, rel=0.02)
+    own = step_flops(FULL, TrainingConfig(alpha=0), TeacherShape())
+    both = step_flops(FULL, TrainingConfig(), TeacherShape())
+    assert _validation_flops(FULL, TrainingConfig(alpha=0), TeacherShape()) == pytest.approx(
+        own / 3 + (both - own))
 
 
 def test_training_with_checkpointing_is_the_same_training(

@@ -28,6 +28,9 @@ def test_the_host_waits_for_nothing(step):
     assert step["waits"] == {} and step["device"] == "cuda:0"
 
 
+def test_validation_does_not_wait_between_batches(step): assert step["validation"] == [0, 0, 0]
+
+
 def test_nothing_wide_is_computed_in_fp64(step):
     assert step["wide_in_fp64"] == []
 
