@@ -47,12 +47,13 @@ def lesson_run(lesson): # → the names that the checks of a lesson find, soluti
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    def run(exercise, *codes): # → what is printed after these, the solutions before them
+    def run(exercise, *codes): # → what the last of them prints
         lesson = exercise[:2]
         monkeypatch.chdir(LESSONS[lesson].parent)
         found = dict(lesson_run(lesson))
-        capsys.readouterr()
-        for code in codes: exec(compile(code, exercise, "exec"), found)
+        for code in codes:
+            capsys.readouterr()
+            exec(compile(code, exercise, "exec"), found)
         return capsys.readouterr().out
     return run
 
