@@ -13,7 +13,7 @@ from distill_nb.tour import _solutions
 HERE = Path(__file__).parent
 LESSONS = {p.stem[:2]: p for p in sorted((HERE.parents[1] / "nbs").glob("*.ipynb"))[1:]}
 CALL = re.compile(r"^(check_\w+\(.+\))\n# show_solution\(\"(\d\d\.\d+)\"\)$")
-NOT_YET = re.compile(r"Not yet: .+: (at \[.+\] )?expected .+, got .+\n")
+NOT_YET = re.compile(r"(.+\n)*Not yet: .+: (at \[.+\] )?expected .+, got .+\n")
 PASSED = re.compile(r"(.+\n)*\w+: passed\n")
 
 
@@ -40,8 +40,10 @@ def lesson_run(lesson): # → the names that the checks of a lesson find, soluti
     sources = code_of(LESSONS[lesson])
     shared = {"__name__": "__main__", "__file__": str(LESSONS[lesson])}
     ends = [i for i, _ in calls(lesson).values()]
-    for i in needed(sources, ends):
-        if i not in ends: exec(compile(sources[i], f"{lesson}, cell {i}", "exec"), shared)
+    answers = "\n".join([*_solutions(lesson).values(), *(w for _, _, w in wrong_answers(lesson))])
+    for i in needed([*sources, answers], [*ends, len(sources)]):
+        if i in ends or i == len(sources): continue
+        exec(compile(sources[i], f"{lesson}, cell {i}", "exec"), shared)
     return shared
 
 

@@ -1,5 +1,5 @@
-"A notebook's cells as code: those that a piece of code needs, run in their order."
-import ast, builtins, json, re
+"A notebook's cells as code: those that a piece of code needs, in their order."
+import ast, json, re, symtable
 
 
 def code_of(path): # → a list of sources, without lines for the notebook alone
@@ -8,20 +8,21 @@ def code_of(path): # → a list of sources, without lines for the notebook alone
     return [re.sub(r"^[%!].*$", "", s, flags=re.M) for s in sources]
 
 
-def names(source): # → the names that it binds at its top level, and those that it uses anywhere
-    bound, used = set(), set()
-    def bind(node):
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, (ast.FunctionDef, ast.ClassDef)): bound.add(child.name)
-            elif isinstance(child, ast.alias): bound.add((child.asname or child.name).split(".")[0])
-            elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-                bound.add(child.id)
-            else: bind(child)
-    tree = ast.parse(source)
-    bind(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load): used.add(node.id)
-    return bound, used
+def names(source): # → those that it binds, uses at once, and uses in a function, perhaps later
+    top = symtable.symtable(source, "cell", "exec")
+    bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    now, later = {s.get_name() for s in top.get_symbols() if s.is_referenced()}, set()
+    def visit(table, found):
+        for inside in table.get_children():
+            # a class and a comprehension run at once
+            of = found if inside.get_type() == "class" or inside.get_name() in COMPREHENSIONS else later
+            of.update(s.get_name() for s in inside.get_symbols() if s.is_global())
+            visit(inside, of)
+    visit(top, now)
+    return bound, now, later
+
+
+COMPREHENSIONS = "listcomp", "setcomp", "dictcomp", "genexpr"
 
 
 def is_import(source):
@@ -30,16 +31,16 @@ def is_import(source):
 
 
 def needed(sources, ends): # numbers of cells to run → with those that they stand on, in order
-    """A name means what the last cell before its user bound it to, and in a function, which may
-    be called later, what the last one before the end bound it to."""
+    """A name means what the last cell before its user bound it to; in a function, which may be
+    called later, also what the last cell before the end bound it to. Imports are all run."""
     table, chosen = [names(s) for s in sources], {i for i, s in enumerate(sources) if is_import(s)}
-    waiting, end = [*ends], min(ends)
+    waiting, end = [*ends], max(ends)
+    def last(name, before): return [j for j in range(before) if name in table[j][0]][-1:]
     while waiting:
         i = waiting.pop()
         if i in chosen: continue
         chosen.add(i)
-        for name in table[i][1] - vars(builtins).keys():
-            for before in {i, end}:
-                where = [j for j in range(before) if name in table[j][0]]
-                waiting += where[-1:]
+        _, now, later = table[i]
+        for name in now | later: waiting += last(name, i)
+        for name in later: waiting += last(name, end)
     return sorted(chosen)
