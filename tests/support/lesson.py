@@ -14,8 +14,8 @@ def names(source): # → those that it binds, uses at once, and uses in a functi
     now, later = {s.get_name() for s in top.get_symbols() if s.is_referenced()}, set()
     def visit(table, found):
         for inside in table.get_children():
-            # a class and a comprehension run at once
-            of = found if inside.get_type() == "class" or inside.get_name() in COMPREHENSIONS else later
+            at_once = inside.get_type() == "class" or inside.get_name() in COMPREHENSIONS
+            of = found if at_once else later
             of.update(s.get_name() for s in inside.get_symbols() if s.is_global())
             visit(inside, of)
     visit(top, now)
