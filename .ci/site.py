@@ -14,6 +14,7 @@ from formulas import set_formulas
 from links import broken_links, settle_names
 from pages import finish_pages
 from reference import improve_entries, index_page
+from solutions import fold_solutions
 from sources import show_once
 
 SHELVES = {"The course": "nbs", "Engine": "nbs/engine", "Tools": "nbs/tools"}
@@ -36,7 +37,7 @@ def prepare_notebook(path, notebooks, proc, cfg):
     first = nb["cells"][0]
     if first["cell_type"] == "raw":
         first["source"] = [s for s in first["source"] if not s.startswith("output-file:")]
-    nb["cells"] = show_once(nb["cells"])
+    nb["cells"] = fold_solutions(show_once(nb["cells"]))
     text = json.dumps(nb, ensure_ascii=False, indent=1)
     site = f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/")
     for notebook in notebooks:

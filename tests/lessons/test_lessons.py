@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from distill_nb.tour import _solutions
+
 ROOT = Path(__file__).parents[2]
 COURSE = sorted((ROOT / "nbs").glob("*.ipynb"))
 ENGINE, TOOLS = (sorted((ROOT / "nbs" / shelf).glob("*.ipynb")) for shelf in ("engine", "tools"))
@@ -115,13 +117,15 @@ def test_lesson_has_three_pictures_and_its_last_parts(path):
 
 
 @pytest.mark.parametrize("path", FULL, ids=lambda p: p.stem)
-def test_every_exercise_has_a_folded_solution(path):
+def test_solutions_stand_beside_the_lesson_and_not_in_it(path):
+    "`Run all` leaves the exercises to you. That solutions are right: test_exercises.py."
     parts = re.split(r"^## Exercises\b.*$", "\n".join(c["source"] for c in cells(path)), flags=re.M)
     assert len(parts) == 2, "one section of exercises"
     exercises = parts[1].split("## In five lines")[0]
-    count = len(re.findall(r"^def check_\w+", exercises, re.M))
-    folded = len(re.findall(r'^::: \{\.callout-tip collapse="?true"?\}$', exercises, re.M))
-    assert count >= 3 and folded == count and len(re.findall(r"^:::$", exercises, re.M)) == folded
+    asked = re.findall(r'^# show_solution\("(.+)"\)$', exercises, re.M)
+    assert asked == list(_solutions(path.stem[:2])) and ".callout-tip" not in exercises
+    assert len(re.findall(r"^def check_\w+", exercises, re.M)) == len(asked) >= 3
+    assert [e for e, code in _solutions(path.stem[:2]).items() if code in exercises] == []
 
 
 @each_page

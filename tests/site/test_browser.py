@@ -147,7 +147,8 @@ def check_folds(page, path):
     text = path.read_text(encoding="utf-8")
     headers = page.locator(".callout-tip .callout-header")
     bodies = page.locator(".callout-tip .callout-collapse")
-    assert headers.count() == bodies.count() == text.count("::: {.callout-tip collapse=")
+    folded = text.count("::: {.callout-tip collapse=") + text.count("# show_solution(")
+    assert headers.count() == bodies.count() == folded
     check_that_it_opens(page, headers, lambda i: bodies.nth(i).locator("pre").first)
     answers = page.locator("details.answer")
     asks = path in SHELVES[0] and "Before you run it" in text

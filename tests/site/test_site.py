@@ -109,6 +109,17 @@ def test_a_source_is_shown_once_and_signatures_without_one_come_in_its_order():
     assert rest == [source, other, signature("x", 11), signature("y", 12), other]
 
 
+def test_a_solution_is_folded_below_its_check():
+    from distill_nb.tour import _solutions
+    from solutions import fold_solutions
+    check = code('check_pool(pool)\n# show_solution("03.3")')
+    call = code('show_solution("00.1")')  # it shows what it puts out
+    shown, folded, other = fold_solutions([check, call])
+    assert "".join(shown["source"]) == "check_pool(pool)" and other is call
+    assert "".join(folded["source"]).startswith('::: {.callout-tip collapse="true"}\n')
+    assert _solutions("03")["03.3"] in "".join(folded["source"])
+
+
 def test_a_named_tuple_shows_its_fields():
     from typing import NamedTuple
     from reference import fields_of
