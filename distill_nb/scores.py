@@ -36,26 +36,28 @@ def _token_scores(s:Tensor, t, # logits of a model and its teacher, [rows, vocab
 
 # %% ../nbs/tools/scores.ipynb #score
 @torch.no_grad()
-def _score(model, teacher, # which may be None
+def _score(models:list, teacher, # which may be None
            batches, # of {input_ids, labels}
-           tokenizer) -> dict: # of [tokens]
+           tokenizer) -> list: # for each model a dict of [tokens]
     "The scores of every token, with its number of bytes and the number of its article."
-    vocab, parts, labels, starts = _num_ids(tokenizer), [], [], []
-    rows, device = max(16, 20_000_000 // vocab), model.head_weight.device
+    vocab, parts, labels, starts = _num_ids(tokenizer), [[] for _ in models], [], []
+    rows, device = max(16, 20_000_000 // vocab), models[0].head_weight.device
     for batch in batches:
         ids, label = (batch[k].to(device) for k in ("input_ids", "labels")) # [batch, seq]
         keep = label != IGNORE
         with torch.autocast(device.type, _half(device), enabled=device.type == "cuda"):
-            h = model.hidden(ids)[keep].to(model.head_weight.dtype) # [tokens, hidden]
+            each = [m.hidden(ids)[keep].to(m.head_weight.dtype) for m in models] # [tokens, hidden]
         th = teacher.hidden(ids)[keep] if teacher else None
-        for i in torch.arange(len(h), device=device).split(rows):
+        for i in torch.arange(len(each[0]), device=device).split(rows):
             t = None if th is None else th[i] @ teacher.head_weight[:vocab].T
-            parts.append(_token_scores(h[i] @ model.head_weight[:vocab].T, t, label[keep][i]))
+            for part, m, h in zip(parts, models, each):
+                part.append(_token_scores(h[i] @ m.head_weight[:vocab].T, t, label[keep][i]))
         labels.append(label[keep].cpu())
         starts.append((ids[keep] == tokenizer.eos_token_id).cpu())
-    scores = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
-    return scores | dict(bytes=_num_bytes(tokenizer, torch.cat(labels)),
-                         article=torch.cat(starts).cumsum(0))
+    of_text = dict(bytes=_num_bytes(tokenizer, torch.cat(labels)),
+                   article=torch.cat(starts).cumsum(0))
+    return [{k: torch.cat([some[k] for some in part]) for k in part[0]} | of_text
+            for part in parts]
 
 def _num_bytes(tokenizer, labels) -> Tensor: # [tokens]
     known, place = labels.unique(return_inverse=True)
@@ -100,4 +102,19 @@ def _calibration(scores:dict, bins=10) -> dict: # of [bins]: share of tokens, su
 
 def _calibration_error(c:dict) -> float: # of `_calibration`
     "Mean distance of how sure from how right (Guo et al. 2017, §2, arXiv:1706.04599)."
-    return (c["share"] * (c["sure"] - c["right"]).abs()).sum().item()
+    return (c["share"] * abs(c["sure"] - c["right"])).sum().item()
+
+def _plot_calibration(found:dict): # name → `_calibration`; returns a figure
+    "Sure against right; the size of a dot is its share of the tokens."
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(5, 4), layout="constrained")
+    ax = fig.subplots()
+    ax.plot([0, 1], [0, 1], color="black", lw=1, label="as it should be")
+    for color, (name, c) in zip(("C0", "C1", "C2"), found.items()):
+        label = f"{name}, error {_calibration_error(c):.1%}"
+        ax.plot(c["sure"], c["right"], color=color, lw=1, label=label)
+        ax.scatter(c["sure"], c["right"], 10 + 300 * c["share"], color)
+    ax.set(xlabel="how sure it is of its favourite",
+           ylabel="how often the favourite comes")
+    ax.legend()
+    return fig

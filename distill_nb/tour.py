@@ -34,14 +34,14 @@ _BOXES = [ # lesson, label, x, y, width, height
     ("08", "loss", 786, 20, 66, 44),
     ("09", "trainer", 868, 20, 82, 44)]
 _SHELVES = [ # name, what it is, x, y, width, height; its modules in small print
-    ("engine", "what the course stands on", 10, 240, 464, 58,
+    ("engine", "what the course stands on", 10, 240, 464, 70,
      "config · files · tokenizer · hub · formats · sources · splits · device · checkpoint",
      "saver · runs · step · muon · kernel · decode · meter · signals · watch"),
-    ("tools", "what is built on it", 486, 240, 464, 58,
-     "facts · articles · tiny · start · scores · demo · cache · measure · plan · roofline",
-     "doctor · check · peers · races · validate · bench · study · recipe · live · writers",
-     "evaluate · serve · panels · playground · browser · convert · verify · terminal · "
-     "flags · cli")]
+    ("tools", "what is built on it", 486, 240, 464, 70,
+     "facts · articles · tiny · start · scores · demo · cache · measure · plan",
+     "roofline · doctor · check · peers · races · validate · bench · study · recipe",
+     "live · writers · speculate · evaluate · serve · panels · playground · browser",
+     "convert · push · verify · terminal · flags · cli")]
 _ARROWS = [
     "98,148 128,148", "204,148 240,148", "306,148 316,148", "400,148 430,148",
     "496,148 506,148", "576,148 626,148", "692,148 704,148", "756,148 868,148",
@@ -58,7 +58,7 @@ _GROUND = """<style>
 <marker id="tip" markerWidth="8" markerHeight="8" refX="6" refY="3" orient="auto">
 <path d="M0,0 L6,3 L0,6 z" fill="#5b6b7a"/></marker>
 </defs>
-<rect width="960" height="308" rx="8" fill="#f4f6f8"/>
+<rect width="960" height="320" rx="8" fill="#f4f6f8"/>
 <rect x="118" y="84" width="650" height="136" rx="10" fill="#e3edf7" stroke="#9db4c8"/>
 <rect x="226" y="98" width="366" height="108" rx="8" fill="#cfe0f0" stroke="#9db4c8"/>
 <text x="128" y="80" class="say">the student</text>
@@ -95,7 +95,7 @@ def model_map(*here): # numbers of lessons ("03"), "engine" or "tools"
         svg += _box(x, y, w, h, ground, f"{shelf}: {what}", *modules)
     marked = f"the model, {' '.join(here) or 'nothing'} marked"
     return SVG(f"""<svg xmlns="http://www.w3.org/2000/svg" class="model-map"
-viewBox="0 0 960 308" width="960" style="max-width: 100%; height: auto"
+viewBox="0 0 960 320" width="960" style="max-width: 100%; height: auto"
 role="img" aria-label="{marked}">
 {svg}</svg>""")
 
