@@ -4,8 +4,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-# `THOROUGH=1 pytest -n 2 -m slow` tries everything, in hours; otherwise, and in CI, a part of what is
-# alike, always the same one.
+# `THOROUGH=1 pytest -n 2 -m slow` tries everything, in hours; otherwise, and in CI, a part of what
+# is alike, always the same one.
 THOROUGH = bool(os.environ.get("THOROUGH"))
 installed = Path(sys.executable).with_name("distill_nb")
 COMMAND = [sys.executable, "-c", "import sys; from distill_nb.cli import main; sys.exit(main())"]

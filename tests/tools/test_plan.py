@@ -29,10 +29,11 @@ def test_a_real_tiny_step_takes_what_is_counted(settings):
     assert max(measured.values()) == pytest.approx(max(counted.values()), rel=0.1)
 
 
+FULL_STEPS = [(2, dict(gradient_checkpointing=True)), (2, {}), (1, dict(accumulate=2))]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("size, settings", [
-    (2, dict(gradient_checkpointing=True)), (2, {}), (1, dict(accumulate=2))][:3 if THOROUGH else 1],
-    ids=str)
+@pytest.mark.parametrize("size, settings", FULL_STEPS[:3 if THOROUGH else 1], ids=str)
 def test_a_real_full_size_step_takes_what_is_counted(size, settings):
     "The default student, a random teacher of Qwen2.5-0.5B's shapes, 512 tokens, FP32, a CPU."
     run = FULL, batch(size), TeacherShape()
