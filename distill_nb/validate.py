@@ -196,7 +196,7 @@ def _steps(run, device) -> dict:
 def _program(*words) -> str: # what it printed last
     code = "import sys; from distill_nb.cli import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True,
-                          timeout=400)
+                          timeout=900)
     last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1:]
     if done.returncode: raise RuntimeError(f"status {done.returncode}: {' '.join(last)}")
     return " ".join(last)
