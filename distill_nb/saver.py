@@ -189,7 +189,7 @@ def check_same_run(checkpoint, saved:dict, # what its `trainer.pt` holds
 def check_resumable(trainer, checkpoint, saved:dict) -> list: # as of `check_same_run`
     "Raise `BadInput` if a checkpoint is of another model, other tokens or other data."
     _check_same_model(checkpoint, trainer.student.config)
-    _check_same_tokens(checkpoint, trainer.data.tokenizer)
+    _check_tokens_of(checkpoint, trainer.data.tokenizer)
     identity = dict(trainer.saver.identity)
     _take_place(copy.copy(trainer.place), saved, trainer.run, identity) # how long it really gets
     return check_same_run(checkpoint, saved, trainer.config, identity,
@@ -204,7 +204,7 @@ def _check_same_model(checkpoint, config:ModelConfig):
         raise BadInput(f"the checkpoint {checkpoint} is of another model: {', '.join(differ)}; "
                        "give those settings, or another checkpoint_dir")
 
-def _check_same_tokens(checkpoint, tokenizer):
+def _check_tokens_of(checkpoint, tokenizer):
     "Raise `BadInput` if the checkpoint's tokens are not those of `tokenizer`."
     from transformers import AutoTokenizer
     if not (checkpoint / "tokenizer.json").is_file(): return
