@@ -72,7 +72,7 @@ def _plot_curves(trainers:dict): # name → finished trainer
                 "o-", color=f"C{i}", label=f"{name}, validation")
     teacher_ce = valid[-1]["valid"]["teacher_ce"]
     ax.axhline(teacher_ce, color="black", ls=":", label="teacher, validation")
-    ax.set(xlabel="step", ylabel="cross-entropy, nats a token",
+    ax.set(xlabel="step", ylabel="cross-entropy, nats per token",
            title="The same student, with and without the teacher")
     ax.legend()
     return fig

@@ -14,6 +14,7 @@ from .decode import _dice
 from .generator import TextGenerator, _cut, _penalize
 from .measure import race
 from .teacher import TeacherModel
+from .tokenizer import _check_same_tokens
 from .writers import _CachedTeacher
 
 # %% ../nbs/tools/speculate.ipynb #rule
@@ -56,9 +57,7 @@ class _Speculator(TextGenerator):
         k:int=4, # tokens drafted for one pass, at most
         sure:float=0.0): # draft no further where the student's favourite has less
         super().__init__(_CachedTeacher(teacher), teacher.tokenizer)
-        if draft.tokenizer.get_vocab() != self.tokenizer.get_vocab():
-            raise BadInput("the draft has another tokenizer than the teacher; "
-                           "give a student that was distilled from this teacher")
+        _check_same_tokens("the draft", draft.tokenizer, self.tokenizer)
         if k < 1: raise BadInput(f"k={k} must be >= 1")
         self.draft, self.k, self.sure = draft, k, sure
         self.passes = [] # of the teacher, so far: (tokens drafted, of these kept)
