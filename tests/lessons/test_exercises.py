@@ -10,6 +10,8 @@ from lesson import code_of, needed
 
 from distill_nb.tour import _solutions
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning") # of plotted tensors
+
 HERE = Path(__file__).parent
 LESSONS = {p.stem[:2]: p for p in sorted((HERE.parents[1] / "nbs").glob("*.ipynb"))[1:]}
 CALL = re.compile(r"^(check_\w+\(.+\))\n# show_solution\(\"(\d\d\.\d+)\"\)$")
