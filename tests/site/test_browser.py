@@ -151,8 +151,7 @@ def check_folds(page, path):
     assert headers.count() == bodies.count() == folded
     check_that_it_opens(page, headers, lambda i: bodies.nth(i).locator("pre").first)
     answers = page.locator("details.answer")
-    asks = path in SHELVES[0] and "Before you run it" in text
-    assert bool(answers.count()) == asks
+    if path in SHELVES[0] and "Before you run it" in text: assert answers.count()
     check_that_it_opens(page, answers.locator("> summary"),
                         lambda i: answers.nth(i).locator(".cell-output").first)
 
