@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from .config import BadInput, ModelConfig
 from .export import _hf_name
-from .files import write_file
+from .files import _in_8_bits, write_file
 from .student import StudentModel
 
 # %% ../nbs/tools/browser.ipynb #cell-09
@@ -94,8 +94,7 @@ def _block(g:Graph,
 def _add_weight(g:Graph, name:str, w:Tensor):
     "A parameter: as 8-bit integers and a scale per row, if that loses nothing."
     if w.dim() == 2:
-        scale = w.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127 # [rows, 1]
-        integers = (w / scale).round()
+        integers, scale = _in_8_bits(w)
         if torch.equal(integers * scale, w):
             integers = g.constant(f"{name}.int8", integers.to(torch.int8))
             scale = g.constant(f"{name}.scale", scale)
@@ -174,9 +173,5 @@ def _as_student(teacher, # a `TeacherModel` of Qwen2's kind
     weights = teacher.model.state_dict()
     student.load_state_dict({k: weights[_hf_name(k)].float() for k in student.state_dict()})
     for w in student.parameters():
-        if rounded and w.dim() == 2: w.data = _rounded(w.data)
+        if rounded and w.dim() == 2: w.data = torch.mul(*_in_8_bits(w.data))
     return student.eval()
-
-def _rounded(w): # [rows, columns]
-    scale = w.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127 # [rows, 1]
-    return (w / scale).round() * scale

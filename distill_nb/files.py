@@ -252,10 +252,13 @@ def write_packed(tensors:dict, # name → weights
     for name, w in tensors.items():
         if w.dim() < 2: packed[name] = w.contiguous()
         else:
-            scale = w.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127 # [rows, 1]
-            packed[name] = (w / scale).round().to(torch.int8)
-            packed[f"{name}.scale"] = scale
+            integers, packed[f"{name}.scale"] = _in_8_bits(w)
+            packed[name] = integers.to(torch.int8)
     save_file(packed, path)
+
+def _in_8_bits(w): # [rows, columns] → integers up to 127 and a scale, [rows, 1]
+    scale = w.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+    return (w / scale).round(), scale
 
 def read_packed(path) -> dict: # name → weights in FP32
     "What `write_packed` wrote."

@@ -107,6 +107,18 @@ def run_folder(tmp_path_factory, train_flags):
     return folder
 
 
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    "The folder of the distilled student that the package ships, with its tokenizer."
+    from transformers import AutoTokenizer
+    from distill_nb.demo import tiny_students
+    from distill_nb.hub import load_pretrained
+    folder = tmp_path_factory.mktemp("student") / "checkpoint"
+    tiny_students()["distilled"].save(folder)
+    load_pretrained(AutoTokenizer, "tiny").save_pretrained(folder)
+    return folder
+
+
 # The built site in a real browser: nothing outside this machine is reached.
 
 class Quiet(SimpleHTTPRequestHandler):

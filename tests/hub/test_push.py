@@ -7,11 +7,8 @@ import pytest
 import torch
 from shell import run, snapshot
 from test_rehearsal import NO_HUB, Hub, settings
-from transformers import AutoTokenizer
 
-from distill_nb.demo import tiny_students
 from distill_nb.generator import TextGenerator
-from distill_nb.hub import load_pretrained
 
 pytestmark = pytest.mark.slow
 
@@ -44,14 +41,6 @@ class Uploads(Hub):
 
     def play(self, *faults):
         urlopen(Request(f"{self.address}/faults", json.dumps(faults).encode())).read()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("student") / "checkpoint"
-    tiny_students()["distilled"].save(folder)
-    load_pretrained(AutoTokenizer, "tiny").save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from distill_nb.cli import main
-from distill_nb.demo import tiny_students
 from distill_nb.generator import TextGenerator
-from distill_nb.hub import load_pretrained
 from distill_nb.tour import tiny_text
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
@@ -18,14 +16,6 @@ pytestmark = pytest.mark.slow
 LENGTH = 64
 ARTICLES = [text for text in tiny_text().split("\n\n") if len(text) > 20]
 PROMPTS = [text[:12] for text in ARTICLES[::len(ARTICLES) // 20]][:20]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("student") / "checkpoint"
-    tiny_students()["distilled"].save(folder)
-    load_pretrained(AutoTokenizer, "tiny").save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
