@@ -10,13 +10,13 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 import psutil, torch
+from .chunks import _chunk_loss
 from .config import RunConfig
 from .device import _gpu_precision, _why_no_gpu, teacher_dtype
 from .files import _free_bytes, first_line
 from .gqa import _card_shares
 from .hub import is_folder_name, one_line
 from .kernel import _kd_rows, _try_rows
-from .loss import _chunk_loss
 from .measure import _cpu_speed, _duration
 from distill_nb.plan import (
     _CARDS, TeacherShape, _fits, _way_out, peak_memory, run_steps, step_flops,

@@ -9,8 +9,8 @@ __all__ = ['KDLoss', 'kd_loss', 'fused_kd_loss']
 from typing import NamedTuple
 import torch, torch.nn.functional as F
 from torch import Tensor
+from .chunks import _exact_dtype, _fused_sums
 from .config import IGNORE
-from .kernel import _fast_chunk_loss
 
 # %% ../nbs/08_loss.ipynb #cell-25
 class KDLoss(NamedTuple):
@@ -18,9 +18,6 @@ class KDLoss(NamedTuple):
     loss: Tensor # alpha·kl + (1 − alpha)·ce
     kl: Tensor # T² · KL(teacher_T ‖ student_T)
     ce: Tensor # cross-entropy of the student with the labels
-
-def _exact_dtype(x:Tensor): # FP64, where the device has it
-    return torch.float32 if x.device.type == "mps" else torch.float64
 
 def kd_loss(
     student_logits:Tensor, # [..., student vocab]
@@ -47,155 +44,6 @@ def kd_loss(
     dtype = torch.promote_types(student_logits.dtype, torch.float32)
     return KDLoss(loss.to(dtype), kl.detach().to(dtype), ce.detach().to(dtype))
 
-# %% ../nbs/08_loss.ipynb #cell-55
-def _row_sum(x:Tensor # [rows, columns]; columns a multiple of 64, or at most 2,048
-    ) -> Tensor: # [rows, 1], FP64
-    "FP32 for 64 numbers at a time, then FP64: nearly as exact, and nearly as fast."
-    pieces = x.unflatten(-1, (-1, 64)).sum(-1) if x.shape[-1] > 2048 else x
-    return pieces.sum(-1, keepdim=True, dtype=_exact_dtype(x))
-
-# %% ../nbs/08_loss.ipynb #cell-55d
-def _chunk_grad(
-    s:Tensor, # student's logits, [rows, columns], FP32 or FP64; becomes their gradient
-    t:Tensor, # teacher's, overwritten; None where alpha is 0
-    scratch:Tensor, # like `s`, overwritten
-    labels:Tensor, # [rows], all of them tokens
-    alpha, temperature,
-    vocab_size, # columns that are tokens; those after it fill up
-    scale=1., # of the gradient
-) -> tuple[Tensor, Tensor]: # kl and ce of each token, [rows]
-    "Loss of a few tokens, and the gradient of alpha·kl + (1 − alpha)·ce in place."
-    V, T, labels = vocab_size, temperature, labels[:, None]
-    nothing = -1e4 * max(1, 1 / T) # fills up: its exponential is 0
-    def share(w, z): return scale * w / z.to(s.dtype) # of exponentials that sum to z
-    top, label = s[:, :V].amax(-1, keepdim=True), s.gather(1, labels)
-    a = s.sub_(top)
-    a[:, V:] = nothing * T
-    if alpha:
-        a.div_(T)
-        b = t.sub_(t[:, :V].amax(-1, keepdim=True)).div_(T)
-        b[:, V:] = nothing
-        p = torch.exp(b, out=scratch)
-        z_p, gap = _row_sum(p), _row_sum(b.sub_(a).mul_(p))
-        q_T = torch.exp(a, out=t)
-        z_T = _row_sum(q_T)
-        kl = T**2 * (gap / z_p + z_T.log() - z_p.log())
-        soft = p.mul_(share(-alpha * T, z_p)).addcmul_(q_T, share(alpha * T, z_T))
-        if T == 1: q = q_T
-        elif T == 2: q = q_T.square_()
-        else: q = torch.exp(a.mul_(T), out=t)
-        z = _row_sum(q)
-        torch.addcmul(soft, q, share(1 - alpha, z), out=s)
-    else:
-        q = torch.exp(a, out=scratch)
-        z = _row_sum(q)
-        kl = torch.zeros_like(z)
-        torch.mul(q, share(1, z), out=s)
-    ce = z.log() + (top - label)
-    s.scatter_add_(1, labels, torch.ones_like(label) * (scale * (alpha - 1)))
-    return kl[:, 0], ce[:, 0]
-
-# %% ../nbs/08_loss.ipynb #cell-57
-def _chunk_loss(s:Tensor, t:Tensor, labels:Tensor, *settings, scratch=None) -> Tensor:
-    "kl and ce, [2, rows], by `_chunk_grad` in FP32 (FP64 where `s` is)."
-    wide = torch.promote_types(s.dtype, torch.float32)
-    copy = torch.compiler.is_compiling() # then what is overwritten never reaches memory
-    x = s.to(wide, copy=copy)
-    y = None if t is None else t.to(wide, copy=copy)
-    if scratch is None: scratch = torch.empty_like(x)
-    losses = torch.stack(_chunk_grad(x, y, scratch[:len(x)], labels, *settings))
-    if x is not s: s.copy_(x)
-    return losses
-
-def _spans(n, size): return [slice(i, min(i + size, n)) for i in range(0, n, size)]
-
-def _tiled_chunk_loss(s:Tensor, t:Tensor, labels:Tensor, *settings) -> Tensor:
-    "`_chunk_loss` in tiles that fit a CPU's caches, and are small for a GPU."
-    size = 1_000_000 if s.device.type == "cpu" else 2_500_000 # logits
-    rows, wide = max(1, size // s.shape[1]), torch.promote_types(s.dtype, torch.float32)
-    scratch = torch.empty_like(s[:rows], dtype=wide)
-    def tile(i): return s[i], None if t is None else t[i], labels[i]
-    tiles = [tile(i) for i in _spans(len(s), rows)]
-    return torch.cat([_chunk_loss(*x, *settings, scratch=scratch) for x in tiles], 1)
-
-# %% ../nbs/08_loss.ipynb #cell-57e
-def _loss_and_grads(
-    alpha, T, V, chunk_size, dtype, # the student's matrix products are in dtype
-    needs, # whether hidden and weight take a gradient
-    hidden:Tensor, weight:Tensor, # student's, [tokens, hidden] and [vocab, hidden]
-    teacher_hidden:Tensor, teacher_weight:Tensor, # cut to V; None where alpha is 0
-    labels:Tensor, keep:Tensor, # [tokens]: all of them tokens, and whether they count
-) -> tuple: # sums of kl and ce; gradients of hidden and weight, None where not needed
-    "All that `_FusedKD` needs, in two buffers of logits, [chunk, vocab]."
-    columns = -(-V // 64) * 64
-    rows = chunk_size or max(64, 40_000_000 // columns // 64 * 64)
-    rows = max(1, min(rows, len(hidden)))
-    half = -(-rows // 2) if alpha else rows # of the teacher's logits at a time
-    wide = torch.promote_types(torch.promote_types(dtype, weight.dtype), torch.float32)
-    grad_h = torch.zeros_like(hidden, dtype=wide) if needs[0] else None
-    grad_w = torch.zeros_like(weight, dtype=wide) if needs[1] else None
-    chunk_loss = _tiled_chunk_loss
-    if hidden.is_cuda and V > 16_384 and wide == torch.float32:
-        tried = hidden.device, columns, dtype, teacher_hidden.dtype if alpha else None
-        chunk_loss = _fast_chunk_loss(_chunk_loss, *tried, alpha, T, V) or chunk_loss
-    losses = [hidden.new_zeros(2, 0)]
-    def kept(x, at): return x.where(keep[at, None], 0) # else as if it were 0
-    with torch.autocast(hidden.device.type, enabled=False):
-        w = weight[:V].to(dtype)
-        student_logits = hidden.new_empty(rows, columns, dtype=dtype)
-        t = teacher_logits = teacher_hidden.new_empty(half, columns) if alpha else None
-        for part in _spans(len(hidden), rows):
-            h = kept(hidden[part], part).to(dtype)
-            s = student_logits[:len(h)]
-            scale = _safe_scale(h, rows * (alpha * T + 1 - alpha))
-            torch.mm(h, w.T, out=s[:, :V])
-            for piece in _spans(len(s), half):
-                at = slice(part.start + piece.start, part.start + piece.stop)
-                if alpha:
-                    t = teacher_logits[:at.stop - at.start]
-                    torch.mm(kept(teacher_hidden[at], at), teacher_weight.T,
-                             out=t[:, :V])
-                losses.append(chunk_loss(s[piece], t, labels[at], alpha, T, V, scale))
-            if needs[0]: grad_h[part] = kept(_unscaled(s[:, :V] @ w, scale), part)
-            if needs[1]: _add_product(grad_w[:V], s[:, :V], h, scale)
-    return *(torch.cat(losses, 1) * keep).sum(1), grad_h, grad_w
-
-def _safe_scale(h, bound): # of |gradient|, summed over the rows of a chunk
-    "1, or in FP16 a power of two: the gradient times it and times `h` stays below 2¹⁵."
-    if h.dtype != torch.float16: return torch.ones((), device=h.device)
-    return (2.**15 / (bound * h.abs().max().float()).clamp(min=1)).log2().floor().exp2()
-
-def _unscaled(x, scale): # only FP16 is scaled
-    return x.float() / scale if x.dtype == torch.float16 else x
-
-def _add_product(total:Tensor, s:Tensor, h:Tensor, scale): # sᵀ @ h, [vocab, hidden]
-    if total.dtype == h.dtype: torch.addmm(total, s.T, h, out=total)
-    else:
-        for i in _spans(len(total), 8192): total[i] += _unscaled(s[:, i].T @ h, scale)
-
-# %% ../nbs/08_loss.ipynb #cell-59
-class _FusedKD(torch.autograd.Function):
-    "Sums of loss, kl and ce. Keeps the gradients of hidden states and head, no logits."
-    @staticmethod
-    def forward(ctx, settings, *tensors): # of `_loss_and_grads`, six each
-        ctx.settings = settings
-        ctx.save_for_backward(*tensors)
-        kl, ce, *ctx.grads = _loss_and_grads(*settings, *tensors)
-        loss = settings[0] * kl + (1 - settings[0]) * ce
-        dtype = torch.promote_types(tensors[0].dtype, torch.float32)
-        loss, kl, ce = loss.to(dtype), kl.to(dtype), ce.to(dtype)
-        ctx.mark_non_differentiable(kl, ce)
-        return loss, kl, ce
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss, *_):
-        grads, ctx.grads = ctx.grads, None # they are about to be changed
-        if grads is None: # a second backward pass
-            grads = _loss_and_grads(*ctx.settings, *ctx.saved_tensors)[2:]
-        def scaled(g, x): return None if g is None else g.mul_(grad_loss).to(x.dtype)
-        return None, *map(scaled, grads, ctx.saved_tensors), None, None, None, None
-
 # %% ../nbs/08_loss.ipynb #cell-60
 def fused_kd_loss(
     student_hidden:Tensor, # [..., student's hidden], after the final norm
@@ -210,19 +58,7 @@ def fused_kd_loss(
     chunk_size:int=None, # tokens at a time; about 40 million logits if not given
 ) -> KDLoss:
     "`kd_loss` of the logits of these hidden states, [chunk, vocab] of them at a time."
-    widths = [len(w) for w in (student_weight, teacher_weight) if w is not None]
-    V = vocab_size or min(widths)
-    keep = (labels != IGNORE).flatten()
-    n = keep.sum().clamp(min=1) if num_tokens is None else num_tokens
-    device, dtype = student_hidden.device.type, student_hidden.dtype
-    if torch.is_autocast_enabled(device): dtype = torch.get_autocast_dtype(device)
-    student = student_hidden.flatten(0, -2), student_weight
-    needs = [torch.is_grad_enabled() and x.requires_grad for x in student]
-    teacher = None, None
-    if alpha:
-        teacher_weight = teacher_weight[:V].to(teacher_hidden.dtype)
-        teacher = teacher_hidden.flatten(0, -2), teacher_weight
-    settings = float(alpha), float(temperature), V, chunk_size, dtype, needs
-    labels = labels.flatten().where(keep, 0)
-    loss, kl, ce = _FusedKD.apply(settings, *student, *teacher, labels, keep)
+    tensors = student_hidden, student_weight, teacher_hidden, teacher_weight, labels
+    loss, kl, ce = _fused_sums(*tensors, alpha, temperature, vocab_size, chunk_size)
+    n = (labels != IGNORE).sum().clamp(min=1) if num_tokens is None else num_tokens
     return KDLoss(loss / n, kl / n, ce / n)

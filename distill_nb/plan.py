@@ -125,7 +125,7 @@ def _short_loss(gpu):
     def nothing(*_): return torch.zeros(2, 1) # kl and ce: the numbers do not matter
     if gpu: pieces = dict(_tiled_chunk_loss=nothing) # compiled there, without scratch
     else: pieces = dict(_chunk_grad=lambda *_: nothing().unbind())
-    return mock.patch.multiple("distill_nb.loss", _spans=one, **pieces)
+    return mock.patch.multiple("distill_nb.chunks", _spans=one, **pieces)
 
 # %% ../nbs/tools/plan.ipynb #cell-13b
 def _step_memory(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,

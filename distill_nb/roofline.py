@@ -78,7 +78,7 @@ def _kernel_in(seen): # what takes the place of the loss's kernel
         read = _size([s, t])
         seen.extend([_Launch("loss", 0, read), _Launch("loss", 0, read + _size(s))])
         return torch.empty(2, len(s))
-    return mock.patch("distill_nb.loss._tiled_chunk_loss", way)
+    return mock.patch("distill_nb.chunks._tiled_chunk_loss", way)
 
 def _half_teacher(shape):
     torch.set_default_dtype(torch.float16)

@@ -36,7 +36,7 @@ _BOXES = [ # lesson, label, x, y, width, height
 _SHELVES = [ # name, what it is, x, y, width, height; its modules in small print
     ("engine", "what the course stands on", 10, 240, 464, 70,
      "config · files · tokenizer · hub · formats · sources · splits · device · checkpoint",
-     "saver · runs · step · muon · kernel · decode · meter · signals · watch"),
+     "saver · runs · step · muon · chunks · kernel · decode · meter · signals · watch"),
     ("tools", "what is built on it", 486, 240, 464, 70,
      "facts · articles · tiny · start · scores · demo · cache · measure · plan",
      "roofline · doctor · check · peers · races · validate · bench · study · recipe",

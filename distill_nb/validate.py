@@ -15,13 +15,14 @@ from unittest import mock
 import torch, torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
+from .chunks import _chunk_loss, _tiled_chunk_loss
 from .config import IGNORE, BadInput, RunConfig
 from .device import _gpu_precision, _half, _why_no_gpu
 from .doctor import _kernel, _shape
 from .files import _disk_errors, first_line, write_file
 from .gqa import _card_shares
 from .kernel import _kd_rows
-from .loss import _chunk_loss, _tiled_chunk_loss, fused_kd_loss, kd_loss
+from .loss import fused_kd_loss, kd_loss
 from .measure import _one_device_step, _random_teacher, fastest
 from .meter import read_metrics
 from .plan import peak_memory, step_flops
@@ -79,7 +80,7 @@ def _ours(way, inputs, dtype, alpha, T, V):
     h, w = (x.clone().requires_grad_() for x in inputs[:2])
     low = h.device.type, dtype, dtype != torch.float32
     ways = dict(_fast_chunk_loss=lambda *a: None, _tiled_chunk_loss=way)
-    with (mock.patch.multiple("distill_nb.loss", **ways),
+    with (mock.patch.multiple("distill_nb.chunks", **ways),
           torch.autocast(low[0], torch.bfloat16 if not low[2] else dtype, enabled=low[2])):
         loss = fused_kd_loss(h, w, *inputs[2:], alpha, T, V).loss
     return _with_grads(loss, h, w)

@@ -5,10 +5,11 @@ import json, os, sys, warnings
 os.environ["TRITON_INTERPRET"] = "1"
 warnings.simplefilter("ignore")  # NumPy's, of what the masks leave out
 import torch
-from distill_nb import loss
+from distill_nb import chunks
+from distill_nb.chunks import _chunk_loss
 from distill_nb.config import IGNORE
 from distill_nb.kernel import _kd_rows
-from distill_nb.loss import _chunk_loss, fused_kd_loss, kd_loss
+from distill_nb.loss import fused_kd_loss, kd_loss
 
 
 def off(x, right): return ((x.double() - right).norm() / right.norm()).item()
@@ -41,7 +42,7 @@ def rows(kind, dtype, alpha, T, V, columns):
 
 def whole(dtype, alpha, T):
     "The fused loss with the kernel in place of the tiles; ignored tokens have NaN inside."
-    loss._tiled_chunk_loss = _kd_rows
+    chunks._tiled_chunk_loss = _kd_rows
     V, y = 5003, torch.randint(5003, (2, 5))
     h, w, th, tw = (torch.randn(*size) for size in ((2, 5, 8), (5010, 8), (2, 5, 6), (5100, 6)))
     y[0, 0] = y[1, 3] = IGNORE

@@ -33,7 +33,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from distill_nb import loss, trainer
+from distill_nb import chunks, trainer
 from distill_nb.config import ModelConfig, TrainingConfig
 from distill_nb.data import WikiDataset
 from distill_nb.meter import teacher_gap_sums
@@ -104,8 +104,8 @@ def trace_step():
     seen = []
     def noted(s, t, labels, *settings):
         seen.append([str(s.dtype), str(t.dtype), *s.shape])
-        return loss._chunk_loss(s, t, labels, *settings)
-    loss._fast_chunk_loss = lambda *a: noted
+        return chunks._chunk_loss(s, t, labels, *settings)
+    chunks._fast_chunk_loss = lambda *a: noted
     teacher = TeacherModel("tiny", "cpu")
     data = WikiDataset("tiny", seq_len=128, tokenizer=teacher.tokenizer)
     attended, attend = set(), torch.nn.functional.scaled_dot_product_attention
@@ -154,7 +154,7 @@ def wide_in_fp64():
     with FakeTensorMode():
         args = (torch.empty(8, VOCAB, dtype=low), torch.empty(8, VOCAB, dtype=torch.half),
                 torch.zeros(8, dtype=torch.long), torch.ones(()))
-        graph = make_fx(lambda s, t, labels, scale: loss._chunk_loss(
+        graph = make_fx(lambda s, t, labels, scale: chunks._chunk_loss(
             s, t, labels, .5, 2., TOKENS, scale))(*args).graph
     def name(node): return getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
     def value(node):

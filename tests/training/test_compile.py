@@ -1,8 +1,8 @@
 "The loss as a GPU runs it, compiled, and where compiling fails; both can be tried on a CPU."
 import os, subprocess, sys
 import pytest, torch
+from distill_nb.chunks import _chunk_loss, _tiled_chunk_loss
 from distill_nb.kernel import _fast_chunk_loss, _kd_rows
-from distill_nb.loss import _chunk_loss, _tiled_chunk_loss
 
 SETTINGS = 0.5, 2., 4000 # alpha, temperature, vocabulary
 
@@ -26,8 +26,8 @@ def test_compiled_is_the_same(dtype):
 def test_no_compiler_is_one_warning(tmp_path):
     code = """
 import logging, torch
+from distill_nb.chunks import _chunk_loss
 from distill_nb.kernel import _fast_chunk_loss
-from distill_nb.loss import _chunk_loss
 logging.basicConfig()
 for columns in (128, 192):
     tried = torch.device("cpu"), columns, torch.float32, torch.float32

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest, torch
-from distill_nb.loss import _chunk_loss
+from distill_nb.chunks import _chunk_loss
 
 INTERPRETED = Path(__file__).parents[1] / "support/interpreted.py"
 needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="pip install triton")
