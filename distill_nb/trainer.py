@@ -14,15 +14,16 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import nn
-from .checkpoint import check_branch, find_saved, step_folder
+
+# %% ../nbs/09_trainer.ipynb #cell-02b
+from .checkpoint import step_folder
 from .config import TrainingConfig
-from .device import (
-    change_whole, cpu_autocast, make_accelerator, seed_step, whole_student)
+from .device import cpu_autocast, make_accelerator, seed_step, whole_student
 from .loss import KDLoss, fused_kd_loss
-from .meter import Meter, gap_report, sum_of_all, teacher_gap_sums
+from .meter import Meter, measure_gap
 from .muon import Muon
 from .runs import check_fit, describe_run, open_run, plan_steps
-from .saver import Saver, check_resumable, restore, run_identity, snapshot
+from .saver import Saver, load_run, run_identity, snapshot
 from .signals import Signals, stop
 from .step import TrainStep, all_finite
 from .student import StudentModel, load_weights
@@ -73,7 +74,7 @@ class StudentWithLoss(nn.Module):
         return fused_kd_loss(hidden, head, teacher_hidden, teacher_weight, labels, alpha,
                              self.config.temperature, self.vocab_size, num_tokens)
 
-# %% ../nbs/09_trainer.ipynb #cell-57
+# %% ../nbs/09_trainer.ipynb #schedule
 def make_schedule(optimizer, config:TrainingConfig, total_steps, done=0, # steps
                   warmup_steps=None): # those of the settings if not given
     "The learning rate of every step from `done` on."
@@ -81,6 +82,7 @@ def make_schedule(optimizer, config:TrainingConfig, total_steps, done=0, # steps
     def factor(step): return lr_factor(step, warmup_steps, total_steps)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=done - 1)
 
+# %% ../nbs/09_trainer.ipynb #cell-57
 class DistillationTrainer:
     "Trains a student on the labels and on what the teacher thinks of every next token."
     def __init__(self,
@@ -129,6 +131,10 @@ def _prepare(t:DistillationTrainer, train) -> tuple:
     autocast, clip = partial(cpu_autocast, t.student), t.config.gradient_clip
     return TrainStep(model, optimizer, schedule, t.accelerator, clip, autocast), train
 
+@patch
+def with_loss(self:DistillationTrainer, student) -> StudentWithLoss:
+    return StudentWithLoss(student, self.config, _num_ids(self.data.tokenizer))
+
 # %% ../nbs/09_trainer.ipynb #cell-59
 @patch
 def fit(self:DistillationTrainer) -> dict: # the last validation
@@ -143,9 +149,7 @@ def fit(self:DistillationTrainer) -> dict: # the last validation
             meter.add(place, lr, **losses._asdict(), grad_norm=norm) # stays on the device
             if place.due(config.log_interval): self.flush()
             if place.due(config.eval_interval): measure_pull(self, batches); self.evaluate()
-            if place.due(config.save_interval):
-                self.flush()
-                if self.watch.sound: self.save(wait=False)
+            if place.due(config.save_interval) and self.flush(): self.save(wait=False)
             for hook in self.hooks: hook(self)
             if self.signals.asked(self.accelerator): stop(self)
         report = meter.last_report(place.step) or self.evaluate()
@@ -153,6 +157,7 @@ def fit(self:DistillationTrainer) -> dict: # the last validation
     self.state = TrainerState.COMPLETED
     return report
 
+# %% ../nbs/09_trainer.ipynb #batches
 @patch
 def batches_left(self:DistillationTrainer):
     "Yield the batches of each step that is left, in the order of the data's seed and the epoch."
@@ -180,13 +185,15 @@ def teach(self:DistillationTrainer, batch): # → teacher's hidden states and he
     if hidden is None: hidden = self.teacher.hidden(batch["input_ids"])
     return hidden, self.teacher.head_weight
 
+# %% ../nbs/09_trainer.ipynb #flush
 @patch
-def flush(self:DistillationTrainer):
+def flush(self:DistillationTrainer) -> bool: # whether the last step was finite
     "Bring the newest numbers from the device; many bad steps in a row end the run."
     rows = self.meter.flush()
     self.watch.count(rows)
     if words := skipped_steps(rows, self.accelerator.scaler): self.meter.say(words)
     if self.watch.hopeless: stop_broken(self)
+    return self.watch.sound
 
 @patch
 @contextlib.contextmanager
@@ -201,18 +208,9 @@ def in_state(self:DistillationTrainer, state:TrainerState):
 def evaluate(self:DistillationTrainer) -> dict: # of `gap_report`
     "How far the student is from its teacher on the validation part; kept in `metrics.jsonl`."
     self.flush()
-    accelerator = self.accelerator
-    first, every = accelerator.process_index, accelerator.num_processes
-    batches = islice(self.valid_loader, first, self.run.eval_batches, every)
-    with self.in_state(TrainerState.EVALUATING), self.meter.paused(), \
-         accelerator.autocast(), self.step.autocast():
-        student = whole_student(self.student)
-        sums = teacher_gap_sums(student, self.teacher, batches, self.data.tokenizer)
-    report = gap_report(sum_of_all(sums))
-    self.meter.validated(self.place.step, report)
-    return report
+    with self.in_state(TrainerState.EVALUATING): return measure_gap(self)
 
-# %% ../nbs/09_trainer.ipynb #cell-75
+# %% ../nbs/09_trainer.ipynb #save
 @patch
 def save(self:DistillationTrainer, wait=True) -> Path: # the checkpoint's folder
     "Write all that exact resumption needs; without `wait`, in the background."
@@ -227,24 +225,18 @@ def save(self:DistillationTrainer, wait=True) -> Path: # the checkpoint's folder
         self.accelerator.wait_for_everyone()
     return step_folder(self.config.checkpoint_dir, self.place.step)
 
+# %% ../nbs/09_trainer.ipynb #cell-75
 @patch
 def resume(self:DistillationTrainer,
     path=None, # a checkpoint, or a folder of them; `checkpoint_dir` if not given
 ):
     "Go on from the newest whole checkpoint; if there is none, start afresh."
-    own, step = Path(self.config.checkpoint_dir), self.step
-    self.saver.finish()
-    checkpoint, saved = find_saved(path, own)
+    checkpoint, changed = load_run(self, path, load_weights)
     if checkpoint is None:
+        own = Path(self.config.checkpoint_dir)
         return self.meter.say(f"no checkpoint in {own}: starting from the beginning")
-    check_branch(checkpoint, own)
-    changed = check_resumable(self, checkpoint, saved)
-    change_whole(self.student, partial(load_weights, folder=checkpoint))
-    restore(self, checkpoint, saved)
     done, total, warmup = self.place.step, self.place.total_steps, self.place.warmup_steps
-    step.scheduler = make_schedule(step.optimizer.optimizer, self.config, total, done, warmup)
+    adam = self.step.optimizer.optimizer
+    self.step.scheduler = make_schedule(adam, self.config, total, done, warmup)
     what = f", with {', '.join(changed)}" if changed else ""
     self.meter.say(f"going on from {checkpoint}{what}")
-@patch
-def with_loss(self:DistillationTrainer, student) -> StudentWithLoss:
-    return StudentWithLoss(student, self.config, _num_ids(self.data.tokenizer))
