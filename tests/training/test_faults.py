@@ -220,6 +220,23 @@ def test_a_run_that_is_complete_validates_once(make):
     assert metrics(again.config.checkpoint_dir) == before
 
 
+def test_a_run_comes_through_all_five_states(make, monkeypatch):
+    trace = []
+    def note(self, name, value):
+        if name == "state": trace.append(value.value)
+        object.__setattr__(self, name, value)
+    monkeypatch.setattr(DistillationTrainer, "__setattr__", note, raising=False)
+    trainer = make(eval_interval=8, save_interval=8)
+    trainer.evaluate()
+    trainer.fit()
+    training, evaluating, saving = "training", "evaluating", "checkpointing"
+    assert trace == ["initialized", evaluating, "initialized", training,
+                     evaluating, training, saving, training, # step 8
+                     evaluating, training, saving, training, "initialized", "completed"]
+    for row in trainer.meter.history:
+        if "loss" in row: assert row["loss"] == pytest.approx((row["kl"] + row["ce"]) / 2)
+
+
 # Numbers that are not finite
 
 class Poisoned(TeacherModel):
