@@ -148,6 +148,7 @@ class _Bench:
     preset:Literal["tiny", "qwen"] = "qwen" # small sizes, in seconds, or the full run's, in minutes
     dataset:str = "tiny" # for data: a file or folder that train reads; at most 50 MB of it
     tokenizer:str = "tiny" # for data: id or folder of a tokenizer
+    busy:bool = False # for loss: once more, beside a program that never rests (default: off)
     out:str|None = None # also write what was found to this JSON file (default: none)
     positional = "what"
 
@@ -329,9 +330,8 @@ def _plan(args:_Plan):
 
 def _bench(args:_Bench):
     from distill_nb.bench import Unequal, bench
-    settings = dict(dataset=args.dataset, tokenizer=args.tokenizer)
     try:
-        for text in bench(args.what, args.preset, args.out, **settings): print(text, flush=True)
+        for text in bench(**vars(args)): print(text, flush=True)
     except Unequal as e: raise SystemExit(f"distill_nb: {e}") from None
 
 # %% ../nbs/tools/cli.ipynb #cell-27
