@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_nb.tour import _solutions
+from distill_nb.lesson import _solutions
 
 ROOT = Path(__file__).parents[2]
 COURSE = sorted((ROOT / "nbs").glob("*.ipynb"))

@@ -31,7 +31,7 @@ def test_every_notebook_is_in_the_sidebar_and_in_readme_once_and_in_one_order(fo
 
 @pytest.mark.parametrize("shelf", ["engine", "tools"])
 def test_the_map_names_the_modules_of_the_workshop_in_the_order_of_the_sidebar(shelf):
-    from distill_nb.tour import _SHELVES
+    from distill_nb.lesson import _SHELVES
     small, = (rest for name, _, _, _, _, _, *rest in _SHELVES if name == shelf)
     listed = re.findall(rf"href: nbs/{shelf}/(\w+)\.ipynb", read("_quarto.yml"))
     assert " · ".join(small).split(" · ") == listed
@@ -110,7 +110,7 @@ def test_a_source_is_shown_once_and_signatures_without_one_come_in_its_order():
 
 
 def test_a_solution_is_folded_below_its_check():
-    from distill_nb.tour import _solutions
+    from distill_nb.lesson import _solutions
     from solutions import fold_solutions
     check = code('check_pool(pool)\n# show_solution("03.3")')
     call = code('show_solution("00.1")')  # it shows what it puts out
