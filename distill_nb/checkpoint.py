@@ -195,10 +195,12 @@ def _read_config(folder:Path):
     if missing:
         raise BadInput(f"{folder} has no {' and no '.join(missing)}; "
                        "give a folder that training wrote")
-    try: return ModelConfig.from_json((folder / files[0]).read_text(encoding="utf-8"))
+    try: config = ModelConfig.from_json((folder / files[0]).read_text(encoding="utf-8"))
     except ValueError as e:
         raise BadInput(f"{folder}/config.json is damaged or of another program; "
                        f"give another checkpoint ({e})") from e
+    _check_weights(folder, config)
+    return config
 
 def load_weights(model, folder): # with a `model.safetensors`
     "Raise `BadInput` where the file is damaged or of another model."

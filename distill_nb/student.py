@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_model
 from torch import nn, Tensor
 from torch.utils.checkpoint import checkpoint
-from .checkpoint import _check_weights, _read_config, load_weights
+from .checkpoint import _read_config, load_weights
 from .config import BadInput, ModelConfig
 from .gqa import GQAAttention, KVCache
 from .rmsnorm import RMSNorm
@@ -109,8 +109,6 @@ class StudentModel(nn.Module):
     def load(cls, folder, # written by `save`
              device="cpu"):
         "The student in `folder`, in eval mode; raises `BadInput` where there is none."
-        config = _read_config(Path(folder))
-        _check_weights(folder, config)
-        student = cls(config)
+        student = cls(_read_config(Path(folder))) # its weights fit
         load_weights(student, folder)
         return student.to(device).eval()
