@@ -1,4 +1,6 @@
 "What lesson 05 says of the student and does not show: claims of a model that is wired correctly."
+import math
+
 import pytest, torch, torch.nn.functional as F
 
 from distill_nb.config import BadInput, ModelConfig
@@ -64,6 +66,28 @@ def test_one_table_also_after_saving_and_loading(student, tmp_path):
     loaded = StudentModel.load(tmp_path)
     for model in student, loaded: assert model.lm_head.weight is model.embedding.weight
     assert torch.equal(loaded(IDS), student(IDS)) and not loaded.training
+
+
+def test_a_block_whose_writers_are_zero_lets_the_stream_pass():
+    block, x = TransformerBlock(SMALL), torch.randn(2, 10, 128)
+    assert not torch.equal(block(x), x)
+    for writer in block.attention.o_proj, block.ffn.down_proj:
+        torch.nn.init.zeros_(writer.weight)
+    assert torch.equal(block(x), x)
+
+
+def test_the_loss_of_an_untrained_model_is_the_logarithm_of_the_vocabulary():
+    torch.manual_seed(0)
+    logits = StudentModel(SMALL)(IDS)
+    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten())
+    assert abs(loss - math.log(4096)) < 0.1
+
+
+def test_a_copy_of_the_table_goes_its_own_way_from_the_first_step(student):
+    student.lm_head.weight = torch.nn.Parameter(student.embedding.weight.clone())
+    F.cross_entropy(student(IDS).flatten(0, 1), IDS.flatten()).backward()
+    torch.optim.SGD(student.parameters()).step()
+    assert not torch.equal(student.lm_head.weight, student.embedding.weight)
 
 
 def test_dropout_acts_on_what_is_written_and_only_in_training():
