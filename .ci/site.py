@@ -56,7 +56,8 @@ def prepare(proc, cfg):
     shelves = {title: {} for title in SHELVES} # in the order of the sidebar
     for name in dict.fromkeys(LISTED.findall(quarto.read_text(encoding="utf-8"))):
         title, = (t for t, folder in SHELVES.items() if folder == name.rpartition("/")[0])
-        shelves[title][module_of(Path(name))] = name
+        module = module_of(Path(name)) # some pages export nothing
+        if (cfg.lib_path/f"{module}.py").is_file(): shelves[title][module] = name
     improve_entries()
     index_page(proc/"reference", shelves)
     modules = ", ".join(f"reference/{m}.qmd" for shelf in shelves.values() for m in shelf)

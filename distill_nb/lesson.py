@@ -31,7 +31,7 @@ _SHELVES = [ # name, what it is, x, y, width, height; its modules in small print
      "config · files · lesson · tokenizer · hub · formats · sources · splits · device",
      "checkpoint · saver · runs · step · muon · kernel · decode · meter · signals · watch"),
     ("tools", "what is built on it", 486, 240, 464, 70,
-     "facts · articles · tiny · start · scores · demo · cache · measure · plan",
+     "facts · articles · tiny · start · scores · demo · cache · vocab · measure · plan",
      "roofline · doctor · check · peers · races · validate · bench · study · recipe",
      "live · writers · speculate · evaluate · serve · panels · playground · browser",
      "convert · push · verify · terminal · flags · cli")]

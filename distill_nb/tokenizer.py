@@ -75,6 +75,18 @@ def _read_prompt(tokenizer, prompt) -> list:
     "A text read as an article of the training begins; an empty one is where an article begins."
     return _start_ids(tokenizer) + _text_ids(tokenizer, prompt) or [tokenizer.eos_token_id]
 
+# %% ../nbs/engine/tokenizer.ipynb #answers
+def _answers(ask, input_ids, start):
+    "What `ask` says to these tokens, read after `start`: what the tokenizer puts before a text."
+    import torch
+    n = len(start)
+    if not n: return ask(input_ids)
+    start = start.expand(len(input_ids), n) # [batch, n]
+    begins = input_ids[:, :1] == start[:, :1] # [batch, 1]: it is there already
+    before, after = (torch.cat(parts, 1) for parts in ((start, input_ids), (input_ids, start)))
+    answers = ask(before.where(~begins, after)) # [batch, n + seq, …]
+    return answers[:, n:].where(~begins[..., None], answers[:, :-n])
+
 # %% ../nbs/engine/tokenizer.ipynb #spell
 def _is_byte_level(tokenizer):
     from tokenizers.decoders import ByteLevel

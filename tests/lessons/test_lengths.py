@@ -10,8 +10,8 @@ from lengths import CELL, LESSONS, LINES, WORDS, Length, length_of, table
 # Where a lesson is over the goal today. Lower a number when the lesson gets shorter, and take the
 # row away when it is below 2,500 words and 220 lines and has no cell over 20: none is ever raised.
 TODAY = {
-    "05_student": (2836, 515, 0),
-    "06_teacher": (2459, 512, 2),
+    "05_student": (2470, 272, 0),
+    "06_teacher": (2211, 257, 0),
     "07_data": (2884, 562, 1),
     "08_loss": (3440, 662, 3),
     "09_trainer": (3874, 877, 7),
