@@ -6,12 +6,14 @@
 __all__ = []
 
 # %% ../nbs/engine/tokenizer.ipynb #imports
-import copy, logging, re, unicodedata
+import copy, logging, os, re, unicodedata
+from array import array
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from .config import BadInput
+from .files import LateBar
 
 # %% ../nbs/engine/tokenizer.ipynb #file
 _PROBE = ("公元1949年，铁的原子序数是26。", "In 1949 and 2024, it's 3.14: DON'T we'll",
@@ -74,6 +76,37 @@ def _start_ids(tokenizer) -> list:
 def _read_prompt(tokenizer, prompt) -> list:
     "A text read as an article of the training begins; an empty one is where an article begins."
     return _start_ids(tokenizer) + _text_ids(tokenizer, prompt) or [tokenizer.eos_token_id]
+
+# %% ../nbs/engine/tokenizer.ipynb #bulk
+def _batches(articles, size=1_000_000): # characters, about
+    "Lists of articles, cut by their text and not by their number."
+    batch, n = [], 0
+    for text in articles:
+        batch.append(text)
+        n += len(text)
+        if n >= size:
+            yield batch
+            batch, n = [], 0
+    if batch: yield batch
+
+def _tokenize_to(path, # written: the ids of all articles, each between BOS, if any, and EOS
+                 articles, tokenizer):
+    "Tokenize in parallel, straight to a file of uint32; returns how many tokens."
+    total, bar = 0, LateBar(total=len(articles), unit=" articles", desc="tokenize")
+    start = _start_ids(tokenizer)
+    plain = _plain_text(tokenizer.backend_tokenizer)
+    with open(path, "wb") as f, bar, plain as backend:
+        for batch in _batches(articles):
+            ids = array("I")
+            for encoded in backend.encode_batch_fast(batch, add_special_tokens=False):
+                ids.fromlist(start + encoded.ids)
+                ids.append(tokenizer.eos_token_id)
+            ids.tofile(f)
+            total += len(ids)
+            bar.update(len(batch))
+        f.flush()
+        os.fsync(f.fileno())
+    return total
 
 # %% ../nbs/engine/tokenizer.ipynb #spell
 def _is_byte_level(tokenizer):
