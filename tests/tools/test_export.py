@@ -1,5 +1,5 @@
-"""The folder for transformers: what it keeps out of a text, what it leaves open, and why the student
-is a Llama and not one of its relatives."""
+"""The folder for transformers: what it keeps out of a text, what it leaves open, and why the
+student is a Llama and not one of its relatives."""
 import pytest, torch
 from transformers import (
     AutoModelForCausalLM, AutoTokenizer, DeepseekV3Config, Gemma2Config, LlamaConfig, Qwen2Config,
