@@ -12,7 +12,7 @@ from pathlib import Path
 from unittest import mock
 import psutil, torch
 from .config import BadInput, ModelConfig
-from .data import WikiDataset, _batches, _fast_tokenizer
+from .data import WikiDataset
 from .decode import _Layouts
 from .device import _half
 from .export import to_llama
@@ -24,8 +24,9 @@ from .peers import (
     _loss_variants, _step_variants, _StepRace, _usable)
 from .plan import step_flops
 from .sources import local_files, take_mb
+from .splits import _fast_tokenizer
 from .student import StudentModel
-from .tokenizer import _plain_text
+from .tokenizer import _batches, _plain_text
 
 # %% ../nbs/tools/races.ipynb #loss
 def _result(seconds:dict, notes=(), **columns) -> dict: # rows: name → numbers; notes
