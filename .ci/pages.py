@@ -1,13 +1,34 @@
-"What every built page gets: how it looks where a link to it is shared, and a sidebar at its place."
+"""What every built page gets: how it looks where a link to it is shared, a sidebar at its place,
+and lines of code that wrap below their own beginning and not at the margin."""
 import re
 
 TITLE = re.compile(r"<title>(.*?)</title>", re.S)
 DESCRIPTION = re.compile(r'<meta name="description" content="([^"]*)">')
+CODE = re.compile(r'(<pre class="sourceCode python[^"]*"><code[^>]*>)(.*?)(</code></pre>)', re.S)
+SPAN = re.compile(r'<span class="[^"]*">|</span>')
 AT_ITS_PLACE = """<script>
 const bar = document.getElementById("quarto-sidebar"), here = bar?.querySelector(".active")
 if (here) bar.scrollTop += here.getBoundingClientRect().top - bar.getBoundingClientRect().top
   - bar.clientHeight / 2
 </script>"""
+
+
+def whole_spans(text): # → its lines; a span that goes on in the next line begins there again
+    open_spans = []
+    for line in text.splitlines(keepends=True):
+        begin = "".join(open_spans)
+        for tag in SPAN.findall(line):
+            if tag == "</span>": open_spans.pop()
+            else: open_spans.append(tag)
+        yield begin + line + "</span>" * len(open_spans)
+
+
+def hang(match): # each line of code in a span of its own, which knows its indentation
+    def own_span(line):
+        shown = re.sub(r"<[^>]+>", "", line)
+        indent = len(shown) - len(shown.lstrip(" "))
+        return f'<span class="line" style="--indent: {indent}ch">{line}</span>'
+    return match[1] + "".join(map(own_span, whole_spans(match[2]))) + match[3]
 
 
 def finish_pages(site, cfg):
@@ -20,5 +41,5 @@ def finish_pages(site, cfg):
                     url=f"{home}/{page.relative_to(site).as_posix()}")
         if described: tags["description"] = described[1]
         metas = "".join(f'<meta property="og:{k}" content="{v}">' for k, v in tags.items())
-        text = text.replace(title[0], title[0] + metas, 1)
+        text = CODE.sub(hang, text.replace(title[0], title[0] + metas, 1))
         page.write_text(text.replace("</body>", AT_ITS_PLACE + "</body>"), encoding="utf-8")

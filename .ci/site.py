@@ -10,6 +10,7 @@ from nbdev.serve import proc_nbs
 from smalldocs.site import build
 
 from answers import fold_answers
+from folds import fold_asides
 from formulas import set_formulas
 from links import broken_links, settle_names
 from pages import finish_pages
@@ -37,7 +38,7 @@ def prepare_notebook(path, notebooks, proc, cfg):
     first = nb["cells"][0]
     if first["cell_type"] == "raw":
         first["source"] = [s for s in first["source"] if not s.startswith("output-file:")]
-    nb["cells"] = fold_solutions(show_once(nb["cells"]))
+    nb["cells"] = fold_asides(fold_solutions(show_once(nb["cells"])))
     text = json.dumps(nb, ensure_ascii=False, indent=1)
     site = f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/")
     for notebook in notebooks:
@@ -55,8 +56,8 @@ def prepare(proc, cfg):
     shelves = {title: {} for title in SHELVES} # in the order of the sidebar
     for name in dict.fromkeys(LISTED.findall(quarto.read_text(encoding="utf-8"))):
         title, = (t for t, folder in SHELVES.items() if folder == name.rpartition("/")[0])
-        module = module_of(Path(name))
-        if (cfg.lib_path/f"{module}.py").is_file(): shelves[title][module] = name # it exports
+        module = module_of(Path(name)) # some pages export nothing
+        if (cfg.lib_path/f"{module}.py").is_file(): shelves[title][module] = name
     improve_entries()
     index_page(proc/"reference", shelves)
     modules = ", ".join(f"reference/{m}.qmd" for shelf in shelves.values() for m in shelf)

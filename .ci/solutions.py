@@ -2,7 +2,7 @@
 below what the check says."""
 import re
 
-from distill_nb.tour import _solutions
+from distill_nb.lesson import _solutions
 
 CALL = re.compile(r"^# show_solution\(\"((\d\d)\.\d+)\"\)\n?", re.M)
 FOLDED = """::: {{.callout-tip collapse="true"}}

@@ -5,13 +5,15 @@ from pathlib import Path
 from statistics import mean
 
 ASSETS = Path(__file__).parents[1]/"distill_nb"/"assets"
-TITLE = "Loss of a tiny student in nats per token, shorter is better"
-STYLE = """<style>
-.study text { font: 14px sans-serif; fill: #1c2733 }
-.study .head { font-weight: bold }
-.study .end { text-anchor: end }
+TITLE = "Loss of a tiny student in nats per token"
+NOTE = "mean of the seeds, shorter is better"
+WIDTH, HEIGHT = 480, 338
+STYLE = f"""<style>
+.study text {{ font: 14px sans-serif; fill: #1c2733 }}
+.study .head {{ font-weight: bold }}
+.study .end {{ text-anchor: end }}
 </style>
-<rect width="640" height="318" rx="8" fill="#f4f6f8"/>"""
+<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="#f4f6f8"/>"""
 GREY, BLUE = "#8a94a0", "#2563c9"
 
 
@@ -36,11 +38,11 @@ def groups(): # (title, [(label, losses, taught)])
             ("labels only, for as much work", losses(demo, model="labels, same work"), False),
             ("with a teacher", losses(demo, model="distilled"), True)]
     return [("AdamW, a random start, 900 steps", first),
-            ("Muon, 180 steps; with a teacher, its embedding as a start, too", then)]
+            ("Muon, 180 steps; a teacher also gives the start", then)]
 
 
 def picture():
-    scale, parts, said, y = 140, [], [], 50
+    scale, parts, said, y = 72, [], [], 70
     for title, bars in groups():
         parts.append(f'<text class="head" x="20" y="{y}">{title}</text>')
         y += 12
@@ -48,16 +50,17 @@ def picture():
             loss, colour = mean(found), BLUE if taught else GREY
             long = round(loss * scale)
             parts.append(
-                f'<text class="end" x="272" y="{y + 15}">{label}</text>'
-                f'<rect x="280" y="{y + 2}" width="{long}" height="18" fill="{colour}"/>'
-                f'<text x="{287 + long}" y="{y + 16}">{loss:.2f}</text>')
+                f'<text class="end" x="252" y="{y + 15}">{label}</text>'
+                f'<rect x="260" y="{y + 2}" width="{long}" height="18" fill="{colour}"/>'
+                f'<text x="{267 + long}" y="{y + 16}">{loss:.2f}</text>')
             said.append(f"{label} {loss:.2f}")
             y += 25
         y += 32
-    parts.append(f'<text class="head" x="20" y="22">{TITLE} (mean of the seeds)</text>')
-    about = f'{TITLE}. {"; ".join(said)}'
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="study" viewBox="0 0 640 318" '
-            f'width="640" style="max-width: 100%; height: auto" role="img" '
+    parts += [f'<text class="head" x="20" y="24">{TITLE}</text>',
+              f'<text x="20" y="42">{NOTE}</text>']
+    about = f'{TITLE}, {NOTE}. {"; ".join(said)}'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="study" viewBox="0 0 {WIDTH} {HEIGHT}" '
+            f'width="{WIDTH}" style="max-width: 100%; height: auto" role="img" '
             f'aria-label="{about}">\n{STYLE}\n' + "\n".join(parts) + "\n</svg>\n")
 
 

@@ -25,7 +25,7 @@ from .teacher import TeacherModel
 from .trainer import DistillationTrainer
 
 # %% ../nbs/tools/bench.ipynb #cell-32c
-_COLUMNS = dict(ms="{:10,.1f} ms", ratio="{:7.2f}×", gb="{:8.3f} GB",
+_COLUMNS = dict(ms="{:10,.1f} ms", ratio="{:7.2f}×", busy="{:7.2f}× busy", gb="{:8.3f} GB",
                 off="  gradient off by {:.0e}",
                 gradient="  gradient {:.0e}", update="  update {:.0e}")
 
@@ -34,11 +34,14 @@ def _table(results:dict) -> str: # name of the race → its result
     return "\n\n".join(_block(name, **found) for name, found in results.items()) + "\n"
 
 def _block(name, rows, notes) -> str:
-    lines, first = [name], None
+    lines, first, busy_first = [name], None, None
     for variant, row in rows.items():
         if "seconds" in row:
             first = first or row["seconds"]
             row = dict(row, ms=1e3 * row["seconds"], ratio=row["seconds"] / first)
+        if "beside" in row:
+            busy_first = busy_first or row["beside"]
+            row = dict(row, busy=row["beside"] / busy_first)
         cells = [form.format(row[k]) for k, form in _COLUMNS.items() if k in row]
         lines.append(f"  {variant:<44}{''.join(cells)}")
     return "\n".join([*lines, *(f"  {note}" for note in notes)])
@@ -190,6 +193,7 @@ _BENCHES = dict(loss=_bench_losses, step=_bench_steps, data=_bench_data,
 def bench(what:str="all", # or one of loss, step, data, generate, invariance
           preset:str="qwen", # the specification's sizes, or "tiny"
           out=None, # a file for the results, JSON
+          busy:bool=False, # the loss once more, beside a program that never rests
           **data): # dataset and tokenizer of the bench of data; yields tables to print
     "Run one bench or all; raises `Unequal` if what must be the same is not."
     if what != "all" and what not in _BENCHES:
@@ -199,11 +203,11 @@ def bench(what:str="all", # or one of loss, step, data, generate, invariance
         raise BadInput(f"there is no folder {out.parent} to write {out.name} into; "
                        "make it first")
     if out and out.is_dir(): raise BadInput(f"{out} is a folder; name a file for --out")
-    results = {}
+    results, settings = {}, dict(data=data, loss=dict(busy=busy))
     for name in _BENCHES if what == "all" else [what]:
-        settings, found = data if name == "data" else {}, {}
+        found = {}
         with _quietly(), _others_noted(found):
-            found |= _BENCHES[name](tiny=preset == "tiny", **settings)
+            found |= _BENCHES[name](tiny=preset == "tiny", **settings.get(name, {}))
         results |= found
         if out: _write(out, results)
         yield _table(found)

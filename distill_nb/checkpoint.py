@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'write_manifest', 'read_manifest', 'check_whole', 'is_complete', 'read_state', 'checkpoints',
-           'step_folders', 'step_of', 'best_of', 'prune', 'find_checkpoint', 'find_saved', 'step_folder', 'check_free',
-           'check_branch']
+           'step_folders', 'step_of', 'best_of', 'prune', 'find_checkpoint', 'find_saved', 'step_folder',
+           'load_weights', 'check_free', 'check_branch']
 
 # %% ../nbs/engine/checkpoint.ipynb #cell-02
-import json, logging, os, shutil
+import json, logging, math, os, shutil
 from pathlib import Path
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model
 from .config import BadInput, ModelConfig
 from .files import first_line, sha256
 
@@ -167,6 +169,49 @@ def find_saved(path, own): # a checkpoint or a folder of them, or None; the run'
     return None, None
 
 def step_folder(folder, step): return Path(folder) / f"step-{step:08d}"
+
+# %% ../nbs/engine/checkpoint.ipynb #student-weights
+def _check_weights(folder, config:ModelConfig):
+    "Raise `BadInput` where the file's header names other numbers than the model's."
+    path, count = Path(folder) / "model.safetensors", 0
+    try:
+        with safe_open(str(path), "pt") as f:
+            for part in map(f.get_slice, f.keys()):
+                count += math.prod(part.get_shape())
+                kind = part.get_dtype()
+                if "F" not in kind:
+                    raise BadInput(f"{path} holds {kind} and no floating-point "
+                                   "numbers; give another checkpoint")
+    except SafetensorError as e: raise _damaged(path, e) from e
+    if count != config.num_params:
+        raise BadInput(f"{path} holds {count:,} numbers, but the model of its "
+                       f"config.json has {config.num_params:,}; "
+                       "give another checkpoint")
+
+# %% ../nbs/engine/checkpoint.ipynb #student-read
+def _read_config(folder:Path):
+    files = "config.json", "model.safetensors"
+    missing = [f for f in files if not (folder / f).is_file()]
+    if missing:
+        raise BadInput(f"{folder} has no {' and no '.join(missing)}; "
+                       "give a folder that training wrote")
+    try: config = ModelConfig.from_json((folder / files[0]).read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise BadInput(f"{folder}/config.json is damaged or of another program; "
+                       f"give another checkpoint ({e})") from e
+    _check_weights(folder, config)
+    return config
+
+def load_weights(model, folder): # with a `model.safetensors`
+    "Raise `BadInput` where the file is damaged or of another model."
+    path = Path(folder) / "model.safetensors"
+    try: load_model(model, str(path))
+    except (SafetensorError, RuntimeError) as e: raise _damaged(path, e) from e
+
+def _damaged(path, error):
+    reason = " ".join(str(error).split())[:200]
+    return BadInput(f"{path} is damaged or of another model; "
+                    f"give another checkpoint ({reason})")
 
 # %% ../nbs/engine/checkpoint.ipynb #cell-42
 def check_free(folder): # checkpoint_dir of a run that is to start

@@ -142,12 +142,21 @@ class _Export:
     push:str|None = None # id on the hub to upload it to, once it is proved (default: stays here)
 
 @dataclass(frozen=True)
+class _Trim:
+    "Write the teacher again, without tokens that your text never uses, for a smaller student."
+    preset:_Preset = "qwen" # whose defaults
+    out:str = "trimmed" # folder for the teacher, new or empty
+    run:RunConfig = RunConfig()
+    without = "eval_batches", "keep", "log_with", "device"
+
+@dataclass(frozen=True)
 class _Bench:
     "Measure, as ratios in one run."
     what:Literal["all", "loss", "step", "data", "generate", "invariance"] = "all" # which one
     preset:Literal["tiny", "qwen"] = "qwen" # small sizes, in seconds, or the full run's, in minutes
     dataset:str = "tiny" # for data: a file or folder that train reads; at most 50 MB of it
     tokenizer:str = "tiny" # for data: id or folder of a tokenizer
+    busy:bool = False # for loss: once more, beside a program that never rests (default: off)
     out:str|None = None # also write what was found to this JSON file (default: none)
     positional = "what"
 
@@ -270,27 +279,18 @@ def _demo(args:_Demo):
     demo(args.out, args.max_steps, args.seed, args.device)
 
 def _study(args:_Study):
-    from distill_nb.files import _save_picture
-    from distill_nb.plan import teacher_shape
-    from distill_nb.study import _check_study, make_recipes, plot_study, report, study
-    run, training, out = args.run, args.run.training, Path(args.out)
+    from distill_nb.study import _check_study, _study_command
     _check_study(args.alphas, args.temperatures, args.seeds)
-    usual = RunConfig.preset(args.preset).training
     for name in ("alpha", "temperature"):
-        if getattr(training, name) != getattr(usual, name):
-            raise BadInput(f"--{name} is one value, and a study tries several; "
-                           f"give them with --{name}s")
-    teacher, data = _load(run, _find_device(args))
-    shape, blocks = teacher_shape(run.teacher), len(data.train)
-    all_steps = training.num_epochs * (blocks // (training.batch_size * run.accumulate))
-    steps = min(run.max_steps or math.inf, all_steps)
-    recipes = make_recipes(args.alphas, args.temperatures, steps, run, shape)
-    seeds = range(run.seed, run.seed + args.seeds)
-    rows = study(recipes, seeds, teacher, data, run, out)
-    print(f"\n{report(rows, run, shape, out)}\n")
-    _tell(f"saved  {out / 'results.csv'}  the table, a line per training")
-    if _save_picture(out / "study.png", lambda: plot_study(rows, steps)):
-        _tell(f"       {out / 'study.png'}  the picture")
+        usual = getattr(RunConfig.preset(args.preset).training, name)
+        if getattr(args.run.training, name) == usual: continue
+        raise BadInput(f"--{name} is one value, and a study tries several; "
+                       f"give them with --{name}s")
+    for line in _study_command(*_load(args.run, _find_device(args)), args): _tell(line)
+
+def _trim(args:_Trim):
+    from distill_nb.vocab import _trim_teacher
+    for line in _trim_teacher(args.run, args.out): _tell(line)
 
 def _verify_resume(args:_VerifyResume):
     from distill_nb.verify import NotTheSame, _verify_command
@@ -329,9 +329,8 @@ def _plan(args:_Plan):
 
 def _bench(args:_Bench):
     from distill_nb.bench import Unequal, bench
-    settings = dict(dataset=args.dataset, tokenizer=args.tokenizer)
     try:
-        for text in bench(args.what, args.preset, args.out, **settings): print(text, flush=True)
+        for text in bench(**vars(args)): print(text, flush=True)
     except Unequal as e: raise SystemExit(f"distill_nb: {e}") from None
 
 # %% ../nbs/tools/cli.ipynb #cell-27
@@ -339,7 +338,8 @@ _COMMANDS = {
     "demo": (_Demo, _demo), "train": (_Train, _train), "evaluate": (_Evaluate, _evaluate),
     "generate": (_Generate, _generate), "serve": (_Serve, _serve), "export": (_Export, _export),
     "plan": (_Plan, _plan), "doctor": (_Doctor, _doctor), "bench": (_Bench, _bench),
-    "study": (_Study, _study), "verify-resume": (_VerifyResume, _verify_resume)}
+    "study": (_Study, _study), "trim": (_Trim, _trim),
+    "verify-resume": (_VerifyResume, _verify_resume)}
 
 def _usage() -> str:
     width = min(shutil.get_terminal_size().columns, 100)

@@ -6,52 +6,11 @@
 __all__ = ['Blocks', 'WikiDataset']
 
 # %% ../nbs/07_data.ipynb #cell-02
-import copy, hashlib, json, logging, os
-from array import array
-from pathlib import Path
+import copy, logging
 import numpy as np, torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
-from .config import _BAD_TEXT, BadInput
-from .files import LateBar, _version, make_folder_once, write_file
-from .formats import Reading, _name_some, _special_names
-from .hub import load_pretrained
-from .sources import _hub_parts, local_files, take_mb
-from .splits import _drop_copies, _is_near, split_articles
-from .tokenizer import _check_spelling, _plain_text, _start_ids
-
-# %% ../nbs/07_data.ipynb #cell-04
-_log = logging.getLogger("distill_nb")
-
-# %% ../nbs/07_data.ipynb #cell-46
-def _batches(articles, size=1_000_000): # characters, about
-    "Lists of articles, cut by their text and not by their number."
-    batch, n = [], 0
-    for text in articles:
-        batch.append(text)
-        n += len(text)
-        if n >= size:
-            yield batch
-            batch, n = [], 0
-    if batch: yield batch
-
-def _tokenize_to(path, # written: the ids of all articles, each between BOS, if any, and EOS
-                 articles, tokenizer):
-    "Tokenize in parallel, straight to a file of uint32; returns how many tokens."
-    total, bar = 0, LateBar(total=len(articles), unit=" articles", desc="tokenize")
-    start = _start_ids(tokenizer)
-    plain = _plain_text(tokenizer.backend_tokenizer)
-    with open(path, "wb") as f, bar, plain as backend:
-        for batch in _batches(articles):
-            ids = array("I")
-            for encoded in backend.encode_batch_fast(batch, add_special_tokens=False):
-                ids.fromlist(start + encoded.ids)
-                ids.append(tokenizer.eos_token_id)
-            ids.tofile(f)
-            total += len(ids)
-            bar.update(len(batch))
-        f.flush()
-        os.fsync(f.fileno())
-    return total
+from .config import BadInput
+from .splits import _check_settings, _Corpus
 
 # %% ../nbs/07_data.ipynb #cell-51
 class Blocks(Dataset):
@@ -75,44 +34,10 @@ class Blocks(Dataset):
         "The tokens at the end that fill no block."
         return self.tokens[len(self) * (self.seq_len + 1):]
 
-# %% ../nbs/07_data.ipynb #cell-60
-def _fast_tokenizer(tokenizer): # of transformers, or an id or folder to load it from
-    "Ready to read whole articles; `BadInput` where it is not a fast one or has no EOS."
-    if isinstance(tokenizer, (str, os.PathLike)):
-        from transformers import AutoTokenizer
-        tokenizer = load_pretrained(AutoTokenizer, str(tokenizer))
-    if not tokenizer.is_fast or tokenizer.eos_token_id is None:
-        raise BadInput(f"tokenizer {tokenizer.name_or_path!r} must be a fast one "
-                       "(tokenizer.json) with an EOS token; choose another")
-    tokenizer.backend_tokenizer.no_truncation() # an earlier call may have set it
-    tokenizer.backend_tokenizer.no_padding()
-    return tokenizer
-
-# %% ../nbs/07_data.ipynb #cell-64c
-def _is_whole(folder): # of tokens
-    "Whether its files are as long as it says: they may have been cut since."
-    try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        tokens, _ = about["tokens"], about["notes"]
-        sizes = {part: (folder / f"{part}.bin").stat().st_size for part in ("train", "valid")}
-        return all(size == 4 * tokens[part] for part, size in sizes.items())
-    except (OSError, ValueError, LookupError, TypeError, RecursionError): return False
-
-# %% ../nbs/07_data.ipynb #cell-65b
-def _check_settings(sample_mb, seq_len, val_fraction, seed, on_bad_text):
-    "Raise `BadInput` naming the one that is out of its range."
-    if not 0 < val_fraction < 1:
-        raise BadInput(f"val_fraction={val_fraction} must be between 0 and 1")
-    if not 0 < sample_mb < 1e9:
-        raise BadInput(f"sample_mb={sample_mb} must be > 0 and below a billion")
-    if not seq_len > 0: raise BadInput(f"seq_len={seq_len} must be > 0")
-    if not 0 <= seed < 2**32:
-        raise BadInput(f"seed={seed} must be between 0 and {2**32 - 1}")
-    if on_bad_text not in _BAD_TEXT:
-        raise BadInput(f"on_bad_text={on_bad_text!r} must be one of {', '.join(_BAD_TEXT)}")
-
 # %% ../nbs/07_data.ipynb #cell-66
-class WikiDataset:
+_log = logging.getLogger("distill_nb")
+
+class WikiDataset(_Corpus):
     "Text as blocks of tokens, in two parts; tokenized once and kept on disk."
     def __init__(self,
         source:str="wikimedia/wikipedia", # data set id, file, folder of files, or "tiny"
@@ -127,95 +52,10 @@ class WikiDataset:
         on_bad_text:str="stop", # at bytes that are no text; or skip the article, or replace
     ):
         _check_settings(sample_mb, seq_len, val_fraction, seed, on_bad_text)
-        self.source, self.sample_mb = str(source), sample_mb
-        self.seq_len, self.val_fraction, self.seed = seq_len, val_fraction, seed
-        self.text_field, self.on_bad_text = text_field, on_bad_text
-        self.files = local_files(source, name)
-        self.name = self.files.name if self.files else name
-        preset = "tiny" if source == "tiny" else "Qwen/Qwen2.5-0.5B"
-        self.tokenizer = _fast_tokenizer(tokenizer or preset)
-        cache_dir = cache_dir or os.environ.get("DISTILL_NB_CACHE") or "~/.cache/distill_nb"
-        self.path = self._cached(Path(os.path.expanduser(cache_dir)))
-        self._tell()
+        self.seq_len = seq_len
+        super().__init__(source, name, sample_mb, tokenizer, val_fraction, seed,
+                         cache_dir, text_field, on_bad_text)
         self.train, self.valid = self._blocks("train"), self._blocks("valid")
-
-    def _articles(self, log_path, # of the log of what came from the hub
-                  notes): # what there is to say is added
-        "Training articles, and those of a validation part that the source has itself."
-        files, mb = self.files, self.sample_mb
-        if not files: return _hub_parts(self.source, self.name, self.text_field, log_path, mb,
-                                        self.val_fraction, notes)
-        reading = Reading(self.text_field, self.on_bad_text, files.whole_files)
-        own = mb * self.val_fraction if files.valid else 0
-        valid = list(take_mb(reading.read(files.valid), own, notes)) if own else []
-        train = list(take_mb(reading.read(files.train), mb - own, notes))
-        notes += reading.notes([*files.valid, *files.train])
-        if valid: notes.append("validation is the part that the data have for it: "
-                               + _name_some([f.name for f in files.valid]))
-        return train, valid
-
-    def _parts(self, log_path, notes): # training and validation articles
-        articles, valid = self._articles(log_path, notes)
-        if valid: parts = _drop_copies(articles, valid, notes), valid
-        else: parts = split_articles(articles, self.val_fraction, self.seed, notes)
-        n_bytes = sum(len(a.encode()) for part in parts for a in part)
-        notes.append(f"{n_bytes / 1e6:,.3f} MB of text, of at most sample_mb={self.sample_mb}")
-        if special := _special_names([*parts[0], *parts[1]], self.tokenizer):
-            names = [f"{name} {n:,} times" for name, n in special.items()]
-            notes.append(f"names of special tokens are read as text: {_name_some(names)}")
-        if all(parts): return parts
-        raise BadInput(f"{self.source} gave {len(articles)} article(s) of text; at least 2 "
-                       "are needed that are no copies, one to train on and one to validate on "
-                       "(in a .txt file, a blank line ends an article)")
-
-    def _tell(self):
-        "What was read, and what was not; also where the tokens were made before."
-        about = json.loads((self.path / "about.json").read_text(encoding="utf-8"))
-        over = [f"{f.name} ({why})" for f, why in self.files.passed_over] if self.files else []
-        notes = [f"passed over: {_name_some(over)}"] if over else []
-        for note in [*notes, *about["notes"]]: _log.info(f"data {self.source}: {note}")
-        share = about["tokens"]["valid"] / sum(about["tokens"].values())
-        own = any(note.startswith("validation is ") for note in about["notes"])
-        is_right = own or _is_near(share, self.val_fraction)
-        say, but = (_log.info, "") if is_right else (_log.warning, ", far from what was asked for")
-        say(f"data {self.source}: {share:.1%} of the tokens validate "
-            f"(val_fraction={self.val_fraction}){but}")
-
-    def _key(self): # JSON
-        "Everything that decides the tokens."
-        text = [self.source, self.name]
-        if self.files:
-            parts = self.files.train, self.files.valid
-            text = [[[str(f.resolve()), *_version(f)] for f in part]
-                    for part in parts] + [self.files.whole_files]
-        backend = self.tokenizer.backend_tokenizer.to_str()
-        start = _start_ids(self.tokenizer)
-        return json.dumps(dict(
-            format=3, text=text, text_field=self.text_field, on_bad_text=self.on_bad_text,
-            sample_mb=float(self.sample_mb),
-            tokenizer=hashlib.sha256(backend.encode()).hexdigest(),
-            eos=self.tokenizer.eos_token_id,
-            val_fraction=self.val_fraction, seed=self.seed) | (dict(start=start) if start else {}))
-
-    def _cached(self, root): # the folder that holds train.bin and valid.bin
-        key = self._key()
-        path = root / hashlib.sha256(key.encode()).hexdigest()[:16]
-        log_path = path.with_suffix(".part")
-        def fill(folder):
-            tokens, notes = {}, []
-            parts = self._parts(log_path, notes)
-            _check_spelling(self.tokenizer, [*parts[0], *parts[1]])
-            for part, texts in zip(("train", "valid"), parts):
-                tokens[part] = _tokenize_to(folder / f"{part}.bin", texts, self.tokenizer)
-            about = dict(key=json.loads(key), tokens=tokens, notes=notes)
-            write_file(folder / "about.json", json.dumps(about))
-        try:
-            make_folder_once(path, fill, _is_whole)
-            for log in root.glob(f"{path.name}.*part"): log.unlink()
-        except OSError as e:
-            raise BadInput(f"cannot keep the tokens in {root}: {e.strerror or e}; "
-                           "name another folder with $DISTILL_NB_CACHE") from e
-        return path
 
     def _blocks(self, part):
         tokens = np.memmap(self.path / f"{part}.bin", dtype=np.uint32, mode="r")

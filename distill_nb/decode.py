@@ -6,11 +6,12 @@
 __all__ = []
 
 # %% ../nbs/engine/decode.ipynb #imports
-import warnings
+import codecs, math, warnings
 from types import SimpleNamespace
 import torch, torch.nn.functional as F
 from torch import Tensor
 from .config import BadInput
+from .tokenizer import _Decoded, _is_byte_level, _read_prompt, token_bytes
 
 # %% ../nbs/engine/decode.ipynb #products
 def _as_is(*weights): # [out, in] each; the others as this one
@@ -206,3 +207,107 @@ class _Stream:
             self.finish_reason = self.finish_reason or end.value
             raise
     def close(self): self.pieces.close()
+
+# %% ../nbs/engine/decode.ipynb #writer
+class _TextWriter:
+    "Writes texts; a subclass has `model`, `tokenizer`, `layouts`, and chooses `next_token`."
+    STRATEGIES = "greedy", "top_k", "top_p"
+
+    @torch.inference_mode()
+    def _rounds(self, prompts, reasons, # row → why it ended; a caller may add one
+                strategy="greedy", max_new_tokens=256, top_k=50, top_p=0.9, temperature=1.0,
+                seed=None, min_p=0.0, repetition_penalty=1.0):
+        "Yield (row, token), one token of each row in turns, until all have ended."
+        self._check(strategy, max_new_tokens, top_k, top_p, temperature, min_p,
+                    repetition_penalty)
+        texts, longest = [*map(self._prompt_ids, prompts)], self.model.config.max_seq_len
+        room = [min(longest, len(ids) + max_new_tokens) for ids in texts]
+        dice = [_dice(seed) for _ in texts]
+        reasons |= {i: "length" for i, ids in enumerate(texts) if len(ids) == room[i]}
+        going = [i for i in range(len(texts)) if i not in reasons]
+        if going: rows = self.layouts.start([texts[i] for i in going], max(room))
+        while going:
+            tokens = [self.next_token(logits, strategy, top_k, top_p, temperature, dice[i],
+                                      min_p, repetition_penalty, texts[i])
+                      for i, logits in zip(going, rows.logits)]
+            for i, token in zip(going, tokens):
+                if token == self.tokenizer.eos_token_id: reasons[i] = "eos"
+                else:
+                    yield i, token
+                    texts[i].append(token)
+                    if len(texts[i]) == room[i]: reasons.setdefault(i, "length")
+            left = [row for row, i in enumerate(going) if i not in reasons]
+            if len(left) < len(going): rows.keep(left)
+            going = [going[row] for row in left]
+            if going: rows.step([tokens[row] for row in left])
+
+    def _prompt_ids(self, prompt):
+        if not isinstance(prompt, str):
+            raise BadInput(f"the prompt {str(prompt)[:40]} is of type "
+                           f"{type(prompt).__name__}; give a text, or a list of texts")
+        if any("\ud800" <= c <= "\udfff" for c in prompt):
+            raise BadInput(f"the prompt {prompt[:40]!r} is not UTF-8; "
+                           "give text in that encoding")
+        ids, longest = _read_prompt(self.tokenizer, prompt), self.model.config.max_seq_len
+        if len(ids) >= longest:
+            raise BadInput(f"the prompt has {len(ids)} tokens and leaves no room in "
+                           f"max_seq_len={longest}; shorten it")
+        return ids
+
+    def _check(self, strategy, max_new_tokens, top_k, top_p, temperature, min_p,
+               repetition_penalty):
+        if strategy not in self.STRATEGIES:
+            known = ", ".join(self.STRATEGIES)
+            raise BadInput(f"strategy={strategy!r} must be one of {known}")
+        greedy = strategy == "greedy"
+        rules = [("max_new_tokens", max_new_tokens, max_new_tokens >= 0, ">= 0"),
+                 ("top_k", top_k, top_k >= 1, ">= 1"),
+                 ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
+                 ("min_p", min_p, 0 <= min_p <= 1, "from 0 to 1"),
+                 ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < math.inf,
+                  "> 0"),
+                 ("temperature", temperature, temperature > 0 or greedy and temperature == 0,
+                  "> 0")]
+        for name, value, holds, rule in rules:
+            if not holds: raise BadInput(f"{name}={value} must be {rule}")
+
+    def _pieces(self, prompt, stop, settings):
+        text, tokens = self._writing(prompt, stop), _Stream(self.token_ids(prompt, **settings))
+        for token in tokens:
+            if piece := text.add(token): yield piece
+            if text.found: return "stop"
+        if text.held: yield text.held # it was no stop string
+        return tokens.finish_reason
+
+    def _writing(self, prompt, stop):
+        "What shows one text as its tokens come."
+        if not _is_byte_level(self.tokenizer): # its decoder knows
+            return _Stops(stop, _Decoded(self.tokenizer, self._prompt_ids(prompt)).add)
+        utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        return _Stops(stop, lambda token: utf8.decode(token_bytes(self.tokenizer, token)))
+
+    def _together(self, prompts, stop, settings) -> list:
+        written = [self._writing(prompt, stop) for prompt in prompts]
+        pieces, reasons = [[] for _ in prompts], {}
+        for i, token in self._rounds(prompts, reasons, **settings):
+            pieces[i].append(written[i].add(token))
+            if written[i].found: reasons[i] = "stop"
+        return [_Text("".join(some) + w.held, reasons[i])
+                for i, (some, w) in enumerate(zip(pieces, written))]
+
+    def _allowed(self, logits): # [vocab]
+        "Those of the tokens that the tokenizer has."
+        if logits.device.type == "mps": logits = logits.cpu() # which has FP64
+        logits = logits[:self.num_ids]
+        if len(self.no_tokens):
+            logits = logits.index_fill(0, self.no_tokens.to(logits.device), -torch.inf)
+        if not logits.max().isfinite():
+            raise BadInput("what the model says is not finite (NaN or infinity), "
+                           "so its weights are damaged; give another checkpoint")
+        return logits
+
+# %% ../nbs/engine/decode.ipynb #min-p
+def _keep_min_p(logits:Tensor, # [vocab]
+                m:float): # share of the likeliest token's probability
+    "The tokens at least m times as likely as the most likely one."
+    return logits.where(logits >= logits.max() + math.log(m), -torch.inf)

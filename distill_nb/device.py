@@ -8,6 +8,7 @@ __all__ = ['teacher_dtype', 'cpu_autocast', 'make_accelerator', 'seed_step', 'un
 
 # %% ../nbs/engine/device.ipynb #imports
 import contextlib, logging, os, time
+from types import SimpleNamespace
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
@@ -167,3 +168,19 @@ def change_whole(student, change): # with FSDP, all processes call it at once
     if whole is student: return
     own, weights = student.state_dict(), whole.state_dict()
     student.load_state_dict({k: shard_like(w, own[k]) for k, w in weights.items()})
+
+# %% ../nbs/engine/device.ipynb #copies
+def _attend_with_copies(module, query, key, value, mask, **kwargs):
+    "What transformers does, with a copy of keys and values for each query head (see lesson 03)."
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    copies = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(copies, 1) for x in (key, value)) # [batch, heads, seq, …]
+    plain = SimpleNamespace(is_causal=getattr(module, "is_causal", True)) # nothing is shared
+    return sdpa_attention_forward(plain, query, key, value, mask, **kwargs)
+
+def _copy_heads(model): # of transformers
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    from transformers.modeling_utils import AttentionInterface
+    AttentionInterface.register("copies", _attend_with_copies)
+    AttentionMaskInterface.register("copies", sdpa_mask)
+    model.set_attn_implementation("copies")

@@ -125,12 +125,14 @@ def evaluate(writer:TextGenerator, # the student with its tokenizer
     return found | dict(writing=_write(writer, data))
 
 # %% ../nbs/tools/evaluate.ipynb #table
-def _shown(name, x) -> str: return f"{x:.1f}" if name.endswith("%") else f"{x:.3f}"
+def _shown(name, x) -> str:
+    if abs(x) >= 1000: return f"{x:,.0f}"
+    return f"{x:.1f}" if name.endswith("%") else f"{x:.3f}"
 
 def _cell(name, numbers, width=17) -> str: # value ± half of what lies between the limits
     shown = "" if not numbers else _shown(name, numbers[0])
     if numbers[1:]: shown += f" ± {_shown(name, (numbers[2] - numbers[1]) / 2)}"
-    return f"{shown:<{width}}"
+    return f"{shown:<{width - 1}} "
 
 def _table(found:dict) -> str: # to print
     "The report of `evaluate`, with limits at 95 %."

@@ -335,3 +335,30 @@ def in_vain(e): # an exception
     if not _is_transient(e): return ""
     return (f"; {1 + len(_WAITS)} tries in vain, what has arrived is kept and the next run goes"
             " on from there")
+
+# %% ../nbs/engine/hub.ipynb #whole
+def _load_whole(model_id):
+    "Raise `BadInput` where weights are missing: transformers would make some up."
+    from transformers import AutoModelForCausalLM
+    model, found = load_pretrained(
+        AutoModelForCausalLM, model_id, dtype="auto",
+        output_loading_info=True, ignore_mismatched_sizes=True)
+    mismatched = [name for name, *_ in found["mismatched_keys"]]
+    lacking = sorted([*found["missing_keys"], *mismatched])
+    changed = [m for m in model.modules() if hasattr(m, "lora_A")] # layers of peft
+    for layer in changed: layer.merge()
+    if changed: _log.info(f"teacher {model_id}: its LoRA is merged into the weights")
+    model.config.return_dict = True # what a folder says of its answers is not our way to ask
+    model.config.output_hidden_states = model.config.output_attentions = False
+    if not lacking: return model
+    raise BadInput(f"{model_id!r} lacks {len(lacking)} of the teacher's weights"
+                   f" ({lacking[0]} …), or has them in another shape; give the folder or"
+                   " id of a whole causal language model")
+
+def _learned_positions(model): # of transformers
+    from torch import nn
+    longest = getattr(model.config, "max_position_embeddings", None) or 0
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    tables.remove(model.get_input_embeddings())
+    own = [t for t in tables if longest <= len(t.weight) <= longest + 8] # OPT has 2 more
+    return longest if longest and own else None

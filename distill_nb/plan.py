@@ -18,13 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from .config import BadInput, ModelConfig, TrainingConfig
-from .hub import load_pretrained
+from .hub import _learned_positions, load_pretrained
 from distill_nb.measure import (_duration, _in_subprocess, _one_device_step, _peak_rss,
     _random_teacher)
 from .muon import _muon_flops
 from .runs import _check_positions, _validations
 from .student import StudentModel
-from .teacher import _learned_positions
 from .trainer import StudentWithLoss, make_optimizer
 
 # %% ../nbs/tools/plan.ipynb #cell-08

@@ -6,13 +6,13 @@
 __all__ = []
 
 # %% ../nbs/tools/races.ipynb #imports
-import json, tempfile
+import contextlib, json, subprocess, sys, tempfile
 from functools import partial
 from pathlib import Path
 from unittest import mock
-import torch
+import psutil, torch
 from .config import BadInput, ModelConfig
-from .data import WikiDataset, _batches, _fast_tokenizer
+from .data import WikiDataset
 from .decode import _Layouts
 from .device import _half
 from .export import to_llama
@@ -24,8 +24,9 @@ from .peers import (
     _loss_variants, _step_variants, _StepRace, _usable)
 from .plan import step_flops
 from .sources import local_files, take_mb
+from .splits import _fast_tokenizer
 from .student import StudentModel
-from .tokenizer import _plain_text
+from .tokenizer import _batches, _plain_text
 
 # %% ../nbs/tools/races.ipynb #loss
 def _result(seconds:dict, notes=(), **columns) -> dict: # rows: name → numbers; notes
@@ -37,6 +38,15 @@ def _result(seconds:dict, notes=(), **columns) -> dict: # rows: name → numbers
 def _in_precision(low): # BF16 or FP16 if `low`
     return torch.autocast(_best_device(), _half(_best_device()), enabled=low)
 
+@contextlib.contextmanager
+def _busy_program(): # at the lowest priority; it never rests
+    program = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    psutil.Process(program.pid).nice(getattr(psutil, "IDLE_PRIORITY_CLASS", 19))
+    try: yield
+    finally:
+        program.kill()
+        program.wait()
+
 def _loss_memory(sizes, low, names) -> dict: # name → bytes
     inputs, variants, found = _loss_inputs(*sizes, low), _loss_variants(), {}
     with _in_precision(low):
@@ -47,7 +57,7 @@ def _loss_memory(sizes, low, names) -> dict: # name → bytes
     return found
 
 def _race_losses(tokens=512, vocab_size=151_936, widths=(512, 896), low=False,
-                 repeats=4) -> dict: # a result
+                 repeats=4, busy=False) -> dict: # a result
     "Forward and backward: ours, the plain loss, the peers, and the limit."
     sizes = tokens, vocab_size, tuple(widths)
     inputs, variants = _loss_inputs(*sizes, low), _loss_variants()
@@ -62,11 +72,14 @@ def _race_losses(tokens=512, vocab_size=151_936, widths=(512, 896), low=False,
         runs = {name: partial(_gradients, variants[name].f, inputs) for name in off}
         runs["bare matmuls"] = partial(_bare_matmuls, *bare)
         times = race(runs, repeats)
+        beside = {}
+        if busy:
+            with _busy_program(): beside = race(runs, repeats)
     memory = _in_subprocess("races._loss_memory", sizes=sizes, low=low, names=list(off))
     rows = {"bare matmuls": times.pop("bare matmuls")}
     rows |= sorted(times.items(), key=lambda row: row[1])
     gb = {name: num_bytes / 1e9 for name, num_bytes in memory.items()}
-    return _result(rows, left_out, gb=gb, off=off)
+    return _result(rows, left_out, beside=beside, gb=gb, off=off)
 
 # %% ../nbs/tools/races.ipynb #all-losses
 def _precisions() -> dict: # name → whether it is low; those that are fast here
@@ -75,10 +88,10 @@ def _precisions() -> dict: # name → whether it is low; those that are fast her
     name = "FP16" if _half(_best_device()) == torch.float16 else "BF16"
     return {"FP32": False, name: True}
 
-def _bench_losses(tiny=False) -> dict: # name of the race → its result
+def _bench_losses(tiny=False, busy=False) -> dict: # name of the race → its result
     "At the specification's sizes: 512 tokens, 151,936 rows in either head."
     sizes = dict(tokens=256, vocab_size=8_000, widths=(128, 224)) if tiny else {}
-    def result(low): return _race_losses(**sizes, low=low)
+    def result(low): return _race_losses(**sizes, low=low, busy=busy)
     return {f"loss, {precision}": result(low) for precision, low in _precisions().items()}
 
 # %% ../nbs/tools/races.ipynb #parts

@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import Subset
 from .checkpoint import checkpoints
 from .config import BadInput, RunConfig
-from .files import _disk_errors, hold_run_folder, write_file
-from .plan import TeacherShape, step_flops
+from .files import _disk_errors, _save_picture, hold_run_folder, write_file
+from .plan import TeacherShape, step_flops, teacher_shape
 from .scores import _bootstrap, _by_article, _score
 from .start import _new_student
 from .tiny import fact_recall
@@ -306,3 +306,17 @@ def plot_study(rows, # of recipes that saw all of the text
     handles, labels = fig.axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4)
     return fig
+
+# %% ../nbs/tools/study.ipynb #command
+def _study_command(teacher, data, args): # what `distill_nb study` was given; yields lines
+    "Every recipe with every seed; print the report, save the table and the picture."
+    run, out = args.run, Path(args.out)
+    shape, blocks = teacher_shape(run.teacher), len(data.train)
+    an_epoch = blocks // (run.training.batch_size * run.accumulate)
+    steps = min(run.max_steps or math.inf, run.training.num_epochs * an_epoch)
+    recipes = make_recipes(args.alphas, args.temperatures, steps, run, shape)
+    rows = study(recipes, range(run.seed, run.seed + args.seeds), teacher, data, run, out)
+    print(f"\n{report(rows, run, shape, out)}\n")
+    yield f"saved  {out / 'results.csv'}  the table, a line per training"
+    if _save_picture(out / "study.png", lambda: plot_study(rows, steps)):
+        yield f"       {out / 'study.png'}  the picture"

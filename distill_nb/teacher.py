@@ -7,32 +7,16 @@ __all__ = ['TeacherModel']
 
 # %% ../nbs/06_teacher.ipynb #cell-02
 import logging
-from types import SimpleNamespace
 import torch
 from torch import nn, Tensor
 from .config import BadInput
-from .device import teacher_dtype
+from .device import _copy_heads, teacher_dtype
 from .gqa import _can_share
-from .hub import load_pretrained
-from .tokenizer import _start_ids
+from .hub import _learned_positions, _load_whole, load_pretrained
+from .tokenizer import _answers, _start_ids
 
 # %% ../nbs/06_teacher.ipynb #cell-21
 _log = logging.getLogger("distill_nb")
-
-def _attend_with_copies(module, query, key, value, mask, **kwargs):
-    "What transformers does, with a copy of keys and values for each query head (see lesson 03)."
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    copies = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(copies, 1) for x in (key, value)) # [batch, heads, seq, …]
-    plain = SimpleNamespace(is_causal=getattr(module, "is_causal", True)) # nothing is shared
-    return sdpa_attention_forward(plain, query, key, value, mask, **kwargs)
-
-def _copy_heads(model): # of transformers
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-    from transformers.modeling_utils import AttentionInterface
-    AttentionInterface.register("copies", _attend_with_copies)
-    AttentionMaskInterface.register("copies", sdpa_mask)
-    model.set_attn_implementation("copies")
 
 class TeacherModel(nn.Module):
     "A pretrained causal language model that only ever answers: eval mode, no gradients."
@@ -47,7 +31,7 @@ class TeacherModel(nn.Module):
         self.model_id = model_id
         load_pretrained(AutoConfig, model_id) # refused before it is fetched
         self.tokenizer = load_pretrained(AutoTokenizer, model_id)
-        self.model = self._load_whole()
+        self.model = _load_whole(model_id)
         start = torch.tensor(_start_ids(self.tokenizer), dtype=torch.long)
         self.register_buffer("start", start, persistent=False) # BOS, or nothing
         num_params = self.model.num_parameters()
@@ -57,24 +41,6 @@ class TeacherModel(nn.Module):
         self._check_head()
         kind = str(self.model.dtype).removeprefix("torch.")
         _log.info(f"teacher {model_id}: {num_params:,} parameters, {kind} on {device}")
-
-    def _load_whole(self):
-        "Raise `BadInput` where weights are missing: transformers would make some up."
-        from transformers import AutoModelForCausalLM
-        model, found = load_pretrained(
-            AutoModelForCausalLM, self.model_id, dtype="auto",
-            output_loading_info=True, ignore_mismatched_sizes=True)
-        mismatched = [name for name, *_ in found["mismatched_keys"]]
-        lacking = sorted([*found["missing_keys"], *mismatched])
-        changed = [m for m in model.modules() if hasattr(m, "lora_A")] # layers of peft
-        for layer in changed: layer.merge()
-        if changed: _log.info(f"teacher {self.model_id}: its LoRA is merged into the weights")
-        model.config.return_dict = True # what a folder says of its answers is not our way to ask
-        model.config.output_hidden_states = model.config.output_attentions = False
-        if not lacking: return model
-        raise BadInput(f"{self.model_id!r} lacks {len(lacking)} of the teacher's weights"
-                       f" ({lacking[0]} …), or has them in another shape; give the folder or"
-                       " id of a whole causal language model")
 
     def _check_head(self):
         "Raise `BadInput` where the logits are no numbers, or more than hidden states times head."
@@ -103,33 +69,15 @@ class TeacherModel(nn.Module):
         "What the head reads; for Qwen2.5-0.5B 170 times smaller than the logits."
         def ask(ids):
             return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return self._asked(ask, input_ids)
+        return _answers(ask, input_ids, self.start)
 
     @torch.no_grad()
     def forward(self, input_ids:Tensor # [batch, seq]
         ) -> Tensor: # logits, [batch, seq, vocab]
         def ask(ids): return self.model(input_ids=ids, use_cache=False).logits
-        return self._asked(ask, input_ids)
-
-    def _asked(self, ask, input_ids):
-        "The answers for these tokens, read after what the tokenizer puts before a text."
-        n = len(self.start)
-        if not n: return ask(input_ids)
-        start = self.start.expand(len(input_ids), n) # [batch, n]
-        begins = input_ids[:, :1] == start[:, :1] # [batch, 1]: it is there already
-        before, after = (torch.cat(parts, 1) for parts in
-                         ((start, input_ids), (input_ids, start)))
-        answers = ask(before.where(~begins, after)) # [batch, n + seq, …]
-        return answers[:, n:].where(~begins[..., None], answers[:, :-n])
+        return _answers(ask, input_ids, self.start)
 
     @property
     def positions(self): # None where there are none: RoPE needs none
         "How many positions it has learned a vector for, as GPT-2 has."
         return _learned_positions(self.model)
-
-def _learned_positions(model): # of transformers
-    longest = getattr(model.config, "max_position_embeddings", None) or 0
-    tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
-    tables.remove(model.get_input_embeddings())
-    own = [t for t in tables if longest <= len(t.weight) <= longest + 8] # OPT has 2 more
-    return longest if longest and own else None

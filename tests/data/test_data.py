@@ -1,10 +1,13 @@
 """The data on its way to the model: tokens on disk that somebody has spoiled, and files that
 are named from somewhere else."""
-import shutil
+import shutil, tracemalloc
 
 import pytest
+from torch.utils.data import Subset
 
 from distill_nb.cli import main
+from distill_nb.config import BadInput
+from distill_nb.data import WikiDataset
 
 SPOIL = {
     "empty": lambda f: f.write_bytes(b""),
@@ -37,3 +40,35 @@ def test_data_named_from_another_folder(train_flags, text_file, tmp_path, monkey
     assert main(["train", "--checkpoint-dir", "a/run", "--resume", "--max-steps", "3"]) == 0
     told, = (line for line in capfd.readouterr().err.splitlines() if "going on from" in line)
     assert "total_steps 2 → 3" in told and "source" not in told
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    return WikiDataset("tiny", seq_len=128, cache_dir=tmp_path_factory.mktemp("tokens"))
+
+
+def test_blocks_are_read_one_by_one(shipped):
+    "Four bytes per token on disk, and next to nothing in memory."
+    n = len(shipped.train.tokens)
+    assert (shipped.path / "train.bin").stat().st_size == 4 * n
+    for _ in shipped.train: break
+    tracemalloc.start()
+    for _ in shipped.train: pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 8 * 129 <= peak < 10 * 8 * 129 + 10_000 < 4 * n / 20
+
+
+def test_another_training_part_leaves_the_data_as_they_are(shipped):
+    half = shipped.with_train(Subset(shipped.train, range(0, 100, 2)))
+    assert len(half.train) == 50 and len(shipped.train) > 100
+    assert (half.valid, half.path) == (shipped.valid, shipped.path)
+    assert len(half.dataloaders(16)[0]) == 3
+    assert sum(len(b["labels"]) for b in half.dataloaders(16)[1]) == len(shipped.valid)
+
+
+def test_too_little_text_for_a_block_is_one_line(tmp_path):
+    (tmp_path / "short.txt").write_text("水。\n\n氢。\n", encoding="utf-8") # water, hydrogen
+    with pytest.raises(BadInput, match="has 3 tokens, fewer than one block of .* = 101") as told:
+        WikiDataset(tmp_path / "short.txt", seq_len=100, tokenizer="tiny", cache_dir=tmp_path)
+    assert "\n" not in str(told.value)

@@ -346,7 +346,7 @@ def test_folder_with_a_malicious_pickle(teacher_folder, train_flags, tmp_path):
 
 DIE = """
 import os, signal
-import distill_nb.data as data, distill_nb.sources as sources
+import distill_nb.sources as sources, distill_nb.splits as splits
 from pathlib import Path
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -358,15 +358,15 @@ def half(self, value):
     if len(n) < 4: return add(self, value)
     self.file.write(b'0123abcd [0, 2, [half'); self.file.flush(); die()
 sources._ArticleLog.add = half""", 2),
-    "with all text": ("data.split_articles = die", GROUPS),
+    "with all text": ("splits.split_articles = die", GROUPS),
     "in the training tokens": ("""def half(path, *_):
     path.write_bytes(b'half')
     die()
-data._tokenize_to = half""", GROUPS),
-    "between the two parts": ("""tokenize = data._tokenize_to
+splits._tokenize_to = half""", GROUPS),
+    "between the two parts": ("""tokenize = splits._tokenize_to
 def first(path, *args): return die() if path.name == 'valid.bin' else tokenize(path, *args)
-data._tokenize_to = first""", GROUPS),
-    "before the note": ("data.write_file = die", GROUPS),
+splits._tokenize_to = first""", GROUPS),
+    "before the note": ("splits.write_file = die", GROUPS),
     "before the rename": ("rename = Path.rename\nPath.rename = die", GROUPS),
     "before the text is removed": ("Path.unlink = die", GROUPS)}
 

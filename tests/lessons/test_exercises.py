@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lesson import code_of, needed
 
-from distill_nb.tour import _solutions
+from distill_nb.lesson import _solutions
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning") # of plotted tensors
 

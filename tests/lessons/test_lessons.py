@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_nb.tour import _solutions
+from distill_nb.lesson import _solutions
 
 ROOT = Path(__file__).parents[2]
 COURSE = sorted((ROOT / "nbs").glob("*.ipynb"))
@@ -70,9 +70,15 @@ def test_no_circles_on_a_shelf():
     assert arrows.keys() == done, f"these import each other: {sorted(arrows.keys() - done)}"
 
 
+def stands_on(path):
+    "What the exported cells import; of a page that exports nothing, what its cells show."
+    if any(map(is_exported, cells(path, "code"))): return imports(path)
+    shown = [c["source"] for c in cells(path, "code") if "#| hide" not in c["source"]]
+    return sorted({m for source in shown for m in modules_of(source)} - {"tour"})
+
+
 @each_lesson
 def test_header_says_what_the_lesson_stands_on_and_costs(path):
-    "`Stands on` is what the exported cells import."
     title, header = (c["source"] for c in cells(path)[:2])
     assert re.fullmatch(r"# .+\n\n> .+", title), (
         "nbdev makes the first cell the page's title, and drops what else stands in it")
@@ -80,7 +86,7 @@ def test_header_says_what_the_lesson_stands_on_and_costs(path):
     line = re.search(rf"^\*\*Stands on:\*\* (.+) · {costs}$", header, re.M)
     assert line, f"no header line of the form **Stands on:** … · {costs}"
     said = re.findall(r"\[[^]]+\]\(([\w./]+)\.ipynb\)", line[1])
-    assert sorted(module_of(Path(m)) for m in said) == imports(path)
+    assert sorted(module_of(Path(m)) for m in said) == stands_on(path)
     if not said: assert line[1] == "nothing but PyTorch"
 
 

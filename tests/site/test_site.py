@@ -31,11 +31,11 @@ def test_every_notebook_is_in_the_sidebar_and_in_readme_once_and_in_one_order(fo
 
 @pytest.mark.parametrize("shelf", ["engine", "tools"])
 def test_the_map_names_the_modules_of_the_workshop_in_the_order_of_the_sidebar(shelf):
-    from distill_nb.tour import _SHELVES
+    from distill_nb.lesson import _SHELVES
     small, = (rest for name, _, _, _, _, _, *rest in _SHELVES if name == shelf)
     listed = re.findall(rf"href: nbs/{shelf}/(\w+)\.ipynb", read("_quarto.yml"))
-    modules = [m for m in listed if (ROOT / "distill_nb" / f"{m}.py").is_file()]
-    assert " · ".join(small).split(" · ") == modules
+    exporting = [m for m in listed if "#| default_exp" in read(f"nbs/{shelf}/{m}.ipynb")]
+    assert " · ".join(small).split(" · ") == exporting
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -111,7 +111,7 @@ def test_a_source_is_shown_once_and_signatures_without_one_come_in_its_order():
 
 
 def test_a_solution_is_folded_below_its_check():
-    from distill_nb.tour import _solutions
+    from distill_nb.lesson import _solutions
     from solutions import fold_solutions
     check = code('check_pool(pool)\n# show_solution("03.3")')
     call = code('show_solution("00.1")')  # it shows what it puts out
@@ -132,6 +132,36 @@ def test_a_named_tuple_shows_its_fields():
     assert list(fields) == ["first", "second"]
     assert (first.anno, first.docment) == (int, "the one")
     assert (second.anno, second.default, second.docment) == (str, "b", None)
+
+
+# How code is shown
+
+def test_a_line_of_code_wraps_below_its_own_beginning():
+    "A string of several lines has a span in each, and what is copied stays the same."
+    from pages import CODE, hang
+    code = ('<pre class="sourceCode python cell-code"><code class="python">def f():\n'
+            '    <span class="st">"""one\n  two"""</span>\n\n</code></pre>')
+    shown = CODE.sub(hang, code)
+    lines = re.findall(r'<span class="line" style="--indent: (\d)ch">', shown)
+    assert lines == ["0", "4", "2", "0"]
+    assert shown.count('<span class="st">') == 2 and shown.count("<span") == shown.count("</span>")
+    def text(page): return re.sub(r"<[^>]+>", "", page)
+    assert text(shown) == text(code)
+
+
+def test_what_folds():
+    "Imports and the drawing of a picture; what is exported or has been told to fold stays."
+    from folds import IMPORTS, PICTURE, fold_asides, summary_of
+    def cell(source, *outputs): return dict(cell_type="code", source=source, outputs=outputs)
+    picture = dict(data={"image/png": ""})
+    assert summary_of(cell("import torch\nfrom math import pi")) == IMPORTS
+    assert summary_of(cell("fig, ax = plt.subplots()\nax.plot(x)", picture)) == PICTURE
+    learns = cell("x = train()\ny = judge(x)\nz = x + y\nax.plot(z)", picture)
+    stays = [learns, cell("ax.plot(x)"), cell("#| export\nimport torch"), cell("x = 1"),
+             cell("#| code-fold: true\nimport torch"), dict(cell_type="markdown", source="import")]
+    assert [summary_of(c) for c in stays] == [None] * len(stays)
+    folded, = fold_asides([cell(["import torch"])])
+    assert folded["source"][0] == "#| code-fold: true\n" and folded["source"][2] == "import torch"
 
 
 # Links and formulas

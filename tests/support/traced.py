@@ -36,9 +36,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from distill_nb import chunks, trainer
 from distill_nb.config import ModelConfig, TrainingConfig
 from distill_nb.data import WikiDataset
+from distill_nb.device import _copy_heads
+from distill_nb.gqa import _can_share
 from distill_nb.meter import teacher_gap_sums
 from distill_nb.student import StudentModel
-from distill_nb.teacher import TeacherModel, _can_share, _copy_heads
+from distill_nb.teacher import TeacherModel
 from distill_nb.trainer import DistillationTrainer, StudentWithLoss
 
 VOCAB, TOKENS = 20_032, 20_001  # wide enough for the loss's kernel; an odd number of tokens

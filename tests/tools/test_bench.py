@@ -1,6 +1,7 @@
 "`distill_nb bench`: what it prints and writes, and that nothing unequal gets a time."
 import json, math, sys
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,18 @@ def test_a_table_is_printed_and_written(tmp_path, capfd):
         assert 0 < row["seconds"] < math.inf
         assert f"{row['seconds'] / rows[limit]['seconds']:.2f}×" in line
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_loss_beside_a_busy_program():
+    "It has the lowest priority, and is gone afterwards; its row compares with the same load."
+    with races._busy_program():
+        child, = psutil.Process().children()
+        assert child.nice() == 19
+    assert not child.is_running()
+    row = _race_losses(64, 500, (16, 24), repeats=1, busy=True)["rows"]["fused_kd_loss"]
+    assert row["beside"] != row["seconds"]
+    rows = {"a": dict(seconds=1, beside=2), "b": dict(seconds=2, beside=6)}
+    assert "2.00×   3.00× busy" in bench._table(dict(loss=dict(rows=rows, notes=[])))
 
 
 def test_a_peer_that_is_not_there_is_left_out(monkeypatch):
