@@ -25,6 +25,7 @@ def test_a_lesson_is_within_its_limits(path):
     now = length_of(path)
     for name, count, limit in zip(Length._fields, now, limits, strict=True):
         assert count <= limit, f"{path.stem} has {count:,} {name}, and {limit:,} are allowed"
+    assert now.minutes < 36, "README says about half an hour"
     assert path.stem in table()
 
 
