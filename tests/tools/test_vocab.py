@@ -1,10 +1,13 @@
 "`distill_nb trim`: a teacher with fewer tokens is an ordinary teacher for every other command."
-import json
+import csv, json
+from pathlib import Path
 
 import pytest
 from shell import metrics
 
 from distill_nb.cli import main
+from distill_nb.config import ModelConfig
+from distill_nb.files import ASSETS
 
 TEXT = ["--preset", "tiny", "--sample-mb", "0.2"]
 
@@ -43,3 +46,15 @@ def test_a_folder_in_use_is_left_as_it_is(trimmed, capfd):
     assert main(["trim", *TEXT, "--out", str(trimmed)]) == 2
     assert "is in use; name another" in capfd.readouterr().err
     assert sorted(p.name for p in trimmed.iterdir()) == before
+
+
+def test_the_how_to_says_what_was_recorded():
+    with open(ASSETS / "vocab_full.csv", encoding="utf-8") as f: rows = list(csv.DictReader(f))
+    full, fewer = dict.fromkeys(int(row["vocab_size"]) for row in rows)
+    params = [ModelConfig(vocab_size=n).num_params for n in (full, fewer)]
+    bits = [float(row["bits_per_char"]) for row in rows if row["step"] == "250" and not row["ce"]]
+    told = (Path(__file__).parents[2] / "howto" / "own_text.md").read_text(encoding="utf-8")
+    for said in (f"{full:,} tokens", f"{fewer:,} tokens", f"{params[1] / 1e6:.0f} million",
+                 f"instead of {params[0] / 1e6:.0f}",
+                 f"{params[0] / params[1]:.1f} times less work", f"{bits[1] / bits[0] - 1:.0%} more bits"):
+        assert said in told
