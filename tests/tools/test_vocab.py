@@ -56,5 +56,6 @@ def test_the_how_to_says_what_was_recorded():
     told = (Path(__file__).parents[2] / "howto" / "own_text.md").read_text(encoding="utf-8")
     for said in (f"{full:,} tokens", f"{fewer:,} tokens", f"{params[1] / 1e6:.0f} million",
                  f"instead of {params[0] / 1e6:.0f}",
-                 f"{params[0] / params[1]:.1f} times less work", f"{bits[1] / bits[0] - 1:.0%} more bits"):
+                 f"{params[0] / params[1]:.1f} times less work",
+                 f"{bits[1] / bits[0] - 1:.0%} more bits"):
         assert said in told
