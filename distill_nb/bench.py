@@ -34,14 +34,12 @@ def _table(results:dict) -> str: # name of the race → its result
     return "\n\n".join(_block(name, **found) for name, found in results.items()) + "\n"
 
 def _block(name, rows, notes) -> str:
-    lines, first, busy_first = [name], None, None
+    lines, limit = [name], next(iter(rows.values()), {})
     for variant, row in rows.items():
         if "seconds" in row:
-            first = first or row["seconds"]
-            row = dict(row, ms=1e3 * row["seconds"], ratio=row["seconds"] / first)
-        if "beside" in row:
-            busy_first = busy_first or row["beside"]
-            row = dict(row, busy=row["beside"] / busy_first)
+            ratio = row["seconds"] / limit["seconds"]
+            row = dict(row, ms=1e3 * row["seconds"], ratio=ratio)
+        if "beside" in row: row = dict(row, busy=row["beside"] / limit["beside"])
         cells = [form.format(row[k]) for k, form in _COLUMNS.items() if k in row]
         lines.append(f"  {variant:<44}{''.join(cells)}")
     return "\n".join([*lines, *(f"  {note}" for note in notes)])

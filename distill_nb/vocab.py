@@ -16,17 +16,15 @@ from .teacher import TeacherModel
 from .tokenizer import _save_tokenizer
 
 # %% ../nbs/tools/vocab.ipynb #bpe
-def _merged_from(spec:dict) -> dict: # of tokenizer.json; token → the pairs that become it
-    found = defaultdict(list)
-    for pair in spec["model"]["merges"]:
-        first, second = pair.split(" ") if isinstance(pair, str) else pair
-        found[first + second].append((first, second))
-    return found
+def _merges(spec:dict) -> list: # of tokenizer.json; pairs of tokens, in their order
+    merges = spec["model"]["merges"]
+    return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
 
 def _kept_tokens(spec:dict, counts # how often the text has each id
                  ) -> list: # ids, from small to large
     "What the text uses, what that is merged from, every byte and all special tokens."
-    ids, pairs = spec["model"]["vocab"], _merged_from(spec)
+    ids, pairs = spec["model"]["vocab"], defaultdict(list) # token → what becomes it
+    for pair in _merges(spec): pairs["".join(pair)].append(pair)
     used = {*np.flatnonzero(counts).tolist()}
     kept = {token for token, i in ids.items() if i in used or not pairs[token]}
     todo = list(kept)
@@ -47,13 +45,10 @@ def _fewer_tokens(tokenizer, kept:list): # → a tokenizer whose token i was `ke
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
     spec, new = _spec(tokenizer), {old: i for i, old in enumerate(kept)}
-    model, pairs = spec["model"], _merged_from(spec)
+    model = spec["model"]
     vocab = {token: new[i] for token, i in model["vocab"].items() if i in new}
-    gone = {pair for token, found in pairs.items() for pair in found
-            if not {token, *pair} <= vocab.keys()}
-    def pair_of(merge): return tuple(merge.split(" ") if isinstance(merge, str) else merge)
     model["vocab"] = vocab
-    model["merges"] = [merge for merge in model["merges"] if pair_of(merge) not in gone]
+    model["merges"] = [pair for pair in _merges(spec) if {*pair, "".join(pair)} <= vocab.keys()]
     for token in spec["added_tokens"]: token["id"] = new[token["id"]]
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
                                    **tokenizer.special_tokens_map)
