@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 import torch
 from .checkpoint import (
-    check_branch, find_saved, prune, step_folder, write_manifest)
+    check_branch, find_saved, load_weights, prune, step_folder, write_manifest)
 from .config import BadInput, ModelConfig, TrainingConfig, _full_path
 from .device import change_whole, shard_like, unshard
 from .files import _disk_errors, _flush, check_room, first_line, write_whole
@@ -214,8 +214,8 @@ def _check_tokens_of(checkpoint, tokenizer):
     _check_same_tokens(f"the checkpoint {checkpoint}", theirs, tokenizer)
 
 # %% ../nbs/engine/saver.ipynb #load
-def load_run(trainer, path, # a checkpoint, a folder of them, or None: that of the trainer
-             load_weights) -> tuple[Path|None, list]: # the checkpoint; what has changed since
+def load_run(trainer, path # a checkpoint, a folder of them, or None: that of the trainer
+             ) -> tuple[Path|None, list]: # the checkpoint; what has changed since
     "Weights, averages and place of the newest whole checkpoint, if there is one."
     own = Path(trainer.config.checkpoint_dir)
     trainer.saver.finish()

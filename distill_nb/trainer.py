@@ -26,7 +26,7 @@ from .runs import check_fit, describe_run, open_run, plan_steps
 from .saver import Saver, load_run, run_identity, snapshot
 from .signals import Signals, stop
 from .step import TrainStep, all_finite
-from .student import StudentModel, load_weights
+from .student import StudentModel
 from .tokenizer import _num_ids
 from .watch import Watch, measure_pull, skipped_steps, stop_broken
 
@@ -231,7 +231,7 @@ def resume(self:DistillationTrainer,
     path=None, # a checkpoint, or a folder of them; `checkpoint_dir` if not given
 ):
     "Go on from the newest whole checkpoint; if there is none, start afresh."
-    checkpoint, changed = load_run(self, path, load_weights)
+    checkpoint, changed = load_run(self, path)
     if checkpoint is None:
         own = Path(self.config.checkpoint_dir)
         return self.meter.say(f"no checkpoint in {own}: starting from the beginning")
