@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/engine/chunks.ipynb #imports
-import torch
+import torch, torch.nn.functional as F
 from torch import Tensor
 from .config import IGNORE
 from .kernel import _fast_chunk_loss
@@ -90,7 +90,7 @@ def _loss_and_grads(
     alpha, T, V, chunk_size, dtype, # the student's matrix products are in dtype
     needs, # whether hidden and weight take a gradient
     hidden:Tensor, weight:Tensor, # student's, [tokens, hidden] and [vocab, hidden]
-    teacher_hidden:Tensor, teacher_weight:Tensor, # cut to V; None where alpha is 0
+    teacher_hidden:Tensor, teacher_weight:Tensor, # the teacher's; None where alpha is 0
     labels:Tensor, keep:Tensor, # [tokens]: all of them tokens, and whether they count
 ) -> tuple: # sums of kl and ce; gradients of hidden and weight, None where not needed
     "All that `_FusedKD` needs, in two buffers of logits, [chunk, vocab]."
@@ -108,24 +108,30 @@ def _loss_and_grads(
     losses = [hidden.new_zeros(2, 0)]
     def kept(x, at): return x.where(keep[at, None], 0) # else as if it were 0
     with torch.autocast(hidden.device.type, enabled=False):
-        w = weight[:V].to(dtype)
+        w = _first_rows(weight, columns, dtype)
+        if alpha: tw = _first_rows(teacher_weight, columns, teacher_hidden.dtype)
         student_logits = hidden.new_empty(rows, columns, dtype=dtype)
         t = teacher_logits = teacher_hidden.new_empty(half, columns) if alpha else None
         for part in _spans(len(hidden), rows):
             h = kept(hidden[part], part).to(dtype)
             s = student_logits[:len(h)]
             scale = _safe_scale(h, rows * (alpha * T + 1 - alpha))
-            torch.mm(h, w.T, out=s[:, :V])
+            torch.mm(h, w.T, out=s)
             for piece in _spans(len(s), half):
                 at = slice(part.start + piece.start, part.start + piece.stop)
                 if alpha:
                     t = teacher_logits[:at.stop - at.start]
-                    torch.mm(kept(teacher_hidden[at], at), teacher_weight.T,
-                             out=t[:, :V])
+                    torch.mm(kept(teacher_hidden[at], at), tw.T, out=t)
                 losses.append(chunk_loss(s[piece], t, labels[at], alpha, T, V, scale))
-            if needs[0]: grad_h[part] = kept(_unscaled(s[:, :V] @ w, scale), part)
-            if needs[1]: _add_product(grad_w[:V], s[:, :V], h, scale)
+            if needs[0]: grad_h[part] = kept(_unscaled(s @ w, scale), part)
+            if needs[1]: _add_product(grad_w[:columns], s[:, :len(grad_w)], h, scale)
     return *(torch.cat(losses, 1) * keep).sum(1), grad_h, grad_w
+
+_CAN_ADD_WIDE = hasattr(torch.ops.aten.addmm, "dtype_out") # BF16 products to FP32 sums
+
+def _first_rows(weight, n, dtype): # [n, hidden], zeros after its end
+    w = weight[:n].to(dtype)
+    return w if len(w) == n else F.pad(w, (0, 0, 0, n - len(w)))
 
 def _safe_scale(h, bound): # of |gradient|, summed over the rows of a chunk
     "1, or in FP16 a power of two: the gradient times it and times `h` stays below 2¹⁵."
@@ -137,6 +143,8 @@ def _unscaled(x, scale): # only FP16 is scaled
 
 def _add_product(total:Tensor, s:Tensor, h:Tensor, scale): # sᵀ @ h, [vocab, hidden]
     if total.dtype == h.dtype: torch.addmm(total, s.T, h, out=total)
+    elif h.is_cuda and h.dtype == torch.bfloat16 and _CAN_ADD_WIDE:
+        torch.addmm(total, s.T, h, out_dtype=total.dtype, out=total)
     else:
         for i in _spans(len(total), 8192): total[i] += _unscaled(s[:, i].T @ h, scale)
 
@@ -175,9 +183,7 @@ def _fused_sums(hidden:Tensor, weight:Tensor, # the student's
     student = hidden.flatten(0, -2), weight
     needs = [torch.is_grad_enabled() and x.requires_grad for x in student]
     teacher = None, None
-    if alpha:
-        teacher_weight = teacher_weight[:V].to(teacher_hidden.dtype)
-        teacher = teacher_hidden.flatten(0, -2), teacher_weight
+    if alpha: teacher = teacher_hidden.flatten(0, -2), teacher_weight
     settings = float(alpha), float(temperature), V, chunk_size, dtype, needs
     keep = (labels != IGNORE).flatten()
     labels = labels.flatten().where(keep, 0)
