@@ -95,8 +95,7 @@ def _loss_and_grads(
 ) -> tuple: # sums of kl and ce; gradients of hidden and weight, None where not needed
     "All that `_FusedKD` needs, in two buffers of logits, [chunk, vocab]."
     columns = -(-V // 64) * 64
-    rows = chunk_size or max(64, 40_000_000 // columns // 64 * 64)
-    rows = max(1, min(rows, len(hidden)))
+    rows = max(1, min(chunk_size or _chunk_rows(columns, hidden.is_cuda), len(hidden)))
     half = -(-rows // 2) if alpha else rows # of the teacher's logits at a time
     wide = torch.promote_types(torch.promote_types(dtype, weight.dtype), torch.float32)
     grad_h = torch.zeros_like(hidden, dtype=wide) if needs[0] else None
@@ -126,6 +125,10 @@ def _loss_and_grads(
             if needs[0]: grad_h[part] = kept(_unscaled(s @ w, scale), part)
             if needs[1]: _add_product(grad_w[:columns], s[:, :len(grad_w)], h, scale)
     return *(torch.cat(losses, 1) * keep).sum(1), grad_h, grad_w
+
+def _chunk_rows(columns, on_card): # tokens at a time
+    logits = 160_000_000 if on_card else 40_000_000 # fewer leave a card idle
+    return max(64, logits // columns // 64 * 64)
 
 _CAN_ADD_WIDE = hasattr(torch.ops.aten.addmm, "dtype_out") # BF16 products to FP32 sums
 

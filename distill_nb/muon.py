@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/engine/muon.ipynb #orthogonal
-def _orthogonal(G:Tensor, # [rows, columns]
+def _orthogonal(G:Tensor, # [rows, columns], or a number of such matrices
                 rounds=5) -> Tensor: # of the same shape and dtype
     "Its singular values brought near 1 (Jordan 2024): G ≈ U S Vᵀ becomes about U Vᵀ."
-    X = G / (G.norm() + 1e-7) # no singular value is larger than 1
-    is_tall = len(X) > X.shape[1]
-    if is_tall: X = X.T # the product of rows with rows is the smaller one
+    X = G / (G.norm(dim=(-2, -1), keepdim=True) + 1e-7) # no singular value is above 1
+    is_tall = X.shape[-2] > X.shape[-1]
+    if is_tall: X = X.mT # the product of rows with rows is the smaller one
+    addmm = torch.addmm if X.dim() == 2 else torch.baddbmm
     for _ in range(rounds):
-        A = X @ X.T # [rows, rows]
-        B = torch.addmm(A, A, A, beta=-4.7750, alpha=2.0315) # 2.0315 A A − 4.7750 A
-        X = torch.addmm(X, B, X, beta=3.4445) # 3.4445 X + B X
-    return X.T if is_tall else X
+        A = X @ X.mT # [rows, rows]
+        B = addmm(A, A, A, beta=-4.7750, alpha=2.0315) # 2.0315 A A − 4.7750 A
+        X = addmm(X, B, X, beta=3.4445) # 3.4445 X + B X
+    return X.mT if is_tall else X
 
 # %% ../nbs/engine/muon.ipynb #muon
 class Muon(torch.optim.AdamW):
@@ -40,23 +41,32 @@ class Muon(torch.optim.AdamW):
         "If `found_inf` is 1, no weight and no average changes."
         group, skip = self.param_groups[0], getattr(self, "found_inf", None)
         gradients = {p: p.grad for p in group["params"] if p.grad is not None}
-        for p in gradients:
-            self._update_matrix(p, group, skip)
-            p.grad = None # hidden from AdamW, which passes over what has no gradient
+        for alike in _alike(gradients): self._update_matrices(alike, group, skip)
+        for p in gradients: p.grad = None # AdamW passes over what has no gradient
         super().step()
         for p, gradient in gradients.items(): p.grad = gradient
 
-    def _update_matrix(self, p, group, skip):
-        state = self.state[p]
-        if not state: state["momentum_buffer"] = torch.zeros_like(p)
-        average = state["momentum_buffer"]
-        newer = average.lerp(p.grad, 1 - group["momentum"])
-        update = _orthogonal(p.grad.lerp(newer, group["momentum"]).to(_fast_dtype(p)))
+    def _update_matrices(self, matrices, group, skip): # all of one shape
+        for p in matrices:
+            if not self.state[p]: self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        averages = [self.state[p]["momentum_buffer"] for p in matrices]
+        p, average, gradient = map(_together, (matrices, averages, [p.grad for p in matrices]))
+        newer = average.lerp(gradient, 1 - group["momentum"])
+        update = _orthogonal(gradient.lerp(newer, group["momentum"]).to(_fast_dtype(p)))
         lr = group["lr"]
-        length = 0.2 * max(p.shape) ** 0.5
+        length = 0.2 * max(p.shape[-2:]) ** 0.5
         moved = p * (1 - lr * group["weight_decay"]) - lr * length * update
-        for old, new in ((average, newer), (p, moved)):
-            old.copy_(new if skip is None else torch.where(skip.bool(), old, new))
+        for olds, old, new in ((averages, average, newer), (matrices, p, moved)):
+            if skip is not None: new = torch.where(skip.bool(), old, new)
+            torch._foreach_copy_(olds, new.unbind() if new.dim() == 3 else [new])
+
+def _alike(matrices) -> list: # of lists
+    "On a card those of one shape are worked on together: a tenth of the launches."
+    groups = {}
+    for p in matrices: groups.setdefault(p.shape if p.is_cuda else id(p), []).append(p)
+    return [*groups.values()]
+
+def _together(tensors): return torch.stack(tensors) if len(tensors) > 1 else tensors[0]
 
 def _muon_flops(matrices, rounds=5): # of an update: three products per round
     sizes = [sorted(p.shape) for p in matrices]
