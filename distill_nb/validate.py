@@ -115,10 +115,10 @@ def _attention(run, device) -> dict:
     kv = c.num_kv_heads if share else c.num_heads
     tensors, how = [heads(n) for n in (c.num_heads, kv, kv)], dict(is_causal=True, enable_gqa=share)
     def attend(): F.scaled_dot_product_attention(*tensors, **how).sum().backward()
-    ms = {}
+    ms, quiet = {}, partial(warnings.catch_warnings, action="ignore")
     for name in "FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH":
         try:
-            with sdpa_kernel(getattr(SDPBackend, name)): ms[name] = 1e3 * fastest(attend)
+            with quiet(), sdpa_kernel(getattr(SDPBackend, name)): ms[name] = 1e3 * fastest(attend)
         except Exception as e: ms[name] = first_line(e)
     chosen = SDPBackend(torch._fused_sdp_choice(*tensors, **how)).name
     return dict(keys_shared=share, chosen=chosen, ms=ms,
@@ -167,7 +167,7 @@ def _waits(take) -> list: # where the host waits for the card
         torch.cuda.set_sync_debug_mode("warn")
         try: take()
         finally: torch.cuda.set_sync_debug_mode("default")
-    waits = (w for w in found if "synchroniz" in str(w.message))
+    waits = (w for w in found if "called a synchronizing" in str(w.message))
     return sorted({f"{Path(w.filename).name}:{w.lineno}" for w in waits})
 
 def _steps(run, device) -> dict:
