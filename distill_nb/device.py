@@ -70,6 +70,19 @@ def _half(device) -> torch.dtype:
     is_old = torch.device(device).type == "cuda" and _gpu_precision() == "fp16"
     return torch.float16 if is_old else torch.bfloat16
 
+class _Accelerator(Accelerator):
+    "Keeps its device and precision, where Accelerate would ask the newest one of the process."
+    def autocast(self, autocast_handler=None):
+        low = dict(bf16=torch.bfloat16, fp16=torch.float16).get(self.mixed_precision)
+        return torch.autocast(self.device.type, low) if low else contextlib.nullcontext()
+
+def _choose_anew() -> dict: # what was there before
+    "Let Accelerate choose a device again; what it has made keeps its own."
+    kinds = PartialState, AcceleratorState
+    before = {kind: kind._shared_state for kind in kinds}
+    for kind in kinds: kind._shared_state = {} # clearing it would empty those that share it
+    return before
+
 def make_accelerator(device:str=None, # "cpu", "cuda", "mps"; the best there is if not given
                      log_with:str=None, # a tracker that Accelerate knows
                      folder=None, # where a tracker may write
@@ -81,10 +94,11 @@ def make_accelerator(device:str=None, # "cpu", "cuda", "mps"; the best there is 
         raise BadInput(f"device={device!r} is not one that this machine has: {there}")
     if log_with: _check_tracker(log_with)
     on_gpu = found["cuda"] and device in (None, "cuda")
-    trained_before = bool(PartialState._shared_state)
+    is_launched = torch.distributed.is_available() and torch.distributed.is_initialized()
+    before = {} if is_launched else _choose_anew()
     try:
         sharded = _make_fsdp() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else None
-        accelerator = Accelerator(
+        accelerator = _Accelerator(
             cpu=device == "cpu", mixed_precision=_gpu_precision() if on_gpu else "no",
             # the trainer accumulates by itself, whatever the environment says
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
@@ -92,18 +106,18 @@ def make_accelerator(device:str=None, # "cpu", "cuda", "mps"; the best there is 
             dataloader_config=DataLoaderConfiguration(non_blocking=True),
             fsdp_plugin=sharded, log_with=log_with, project_dir=folder)
     except Exception as e:
-        if not trained_before: raise _odd_settings(e) from e
-        accelerator = None # Accelerate chooses once per process
+        for kind, state in before.items(): kind._shared_state = state
+        if not is_launched: raise _odd_settings(e) from e
+        accelerator = None # a launcher's processes are joined once
     if accelerator is None or device not in (None, accelerator.device.type):
-        raise BadInput(f"device={device!r}: this process has trained on another device before; "
-                       "start a new one")
+        raise BadInput(f"device={device!r}: this process works on another device, as its launcher "
+                       "or the environment says; start a new one")
     if sharded and not getattr(accelerator, "is_fsdp2", False):
         raise BadInput("the launcher asks for FSDP, which needs fsdp_version: 2 and CUDA cards; "
                        "without them leave it out")
     return accelerator
 
 def _odd_settings(e):
-    AcceleratorState._reset_state(reset_partial_state=True)
     there = ", ".join(f"{k}={v}" for k, v in sorted(os.environ.items())
                       if k.startswith(("ACCELERATE_", "FSDP_")))
     return BadInput(f"Accelerate does not start ({first_line(e)}); look at what the environment "

@@ -42,14 +42,15 @@ def _score(models:list, teacher, # which may be None
     "The scores of every token, with its number of bytes and the number of its article."
     vocab, parts, labels, starts = _num_ids(tokenizer), [[] for _ in models], [], []
     rows, device = max(16, 20_000_000 // vocab), models[0].head_weight.device
+    there = teacher.head_weight.device if teacher else device # which may be another
     for batch in batches:
         ids, label = (batch[k].to(device) for k in ("input_ids", "labels")) # [batch, seq]
         keep = label != IGNORE
         with torch.autocast(device.type, _half(device), enabled=device.type == "cuda"):
             each = [m.hidden(ids)[keep].to(m.head_weight.dtype) for m in models] # [tokens, hidden]
-        th = teacher.hidden(ids)[keep] if teacher else None
+        th = teacher.hidden(ids.to(there))[keep.to(there)] if teacher else None
         for i in torch.arange(len(each[0]), device=device).split(rows):
-            t = None if th is None else th[i] @ teacher.head_weight[:vocab].T
+            t = None if th is None else (th[i.to(there)] @ teacher.head_weight[:vocab].T).to(device)
             for part, m, h in zip(parts, models, each):
                 part.append(_token_scores(h[i] @ m.head_weight[:vocab].T, t, label[keep][i]))
         labels.append(label[keep].cpu())

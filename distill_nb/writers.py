@@ -103,12 +103,12 @@ def _load_model(name, # "teacher", "labels only" or "distilled"
     teacher = TeacherModel(path, device)
     return TextGenerator(_CachedTeacher(teacher), teacher.tokenizer)
 
-def load_models(paths:dict) -> dict: # name → `TextGenerator`
+def load_models(paths:dict, device=None) -> dict: # name → `TextGenerator`
     "All that have a path; raises `BadInput` if they do not use the same tokens."
     named = {name: path for name, path in paths.items() if str(path).strip()}
     if not named:
         raise BadInput("no model is named; give tiny, or a path, in one of the fields")
-    writers = {name: _load_model(name, path) for name, path in named.items()}
+    writers = {name: _load_model(name, path, device) for name, path in named.items()}
     first = next(iter(writers.values()))
     for name, writer in writers.items():
         _check_same_tokens(f"{name} ({paths[name]})", writer.tokenizer, first.tokenizer)
