@@ -110,6 +110,28 @@ def test_recorded_bench():
         assert found >= {"bare matmuls", "fused_kd_loss", "plain", "TRL", "Liger"}
 
 
+def test_the_arms_at_full_size_read_the_same_text():
+    "Validations in order, of one text and one teacher; nbs/tools/recipe.ipynb draws them."
+    arms, path = {}, ASSETS / "full_size.csv"
+    with path.open(encoding="utf-8") as f:
+        for r in csv.DictReader(f):
+            arms.setdefault(r.pop("arm"), []).append({k: float(v) for k, v in r.items()})
+    assert path.stat().st_size < 40_000 and {"labels", "recommended"} <= arms.keys()
+    first = arms["labels"][0]
+    for rows in arms.values():
+        assert list(rows[0]) == "step tokens seconds loss valid teacher kl agreement".split() + [
+            "bits_per_char"]
+        for column in ("step", "tokens", "seconds"):
+            numbers = [r[column] for r in rows]
+            assert numbers == sorted(set(numbers)) and numbers[0] > 0
+        for r in rows:
+            assert 0 < r["agreement"] < 1 and r["valid"] > r["teacher"] and r["kl"] > 0
+            assert r["tokens"] / r["step"] == first["tokens"] / first["step"]
+            assert r["teacher"] == pytest.approx(first["teacher"], rel=0.01)
+            ratio = r["bits_per_char"] / r["valid"]
+            assert ratio == pytest.approx(first["bits_per_char"] / first["valid"], rel=1e-3)
+
+
 def test_sizes():
     assert size(ASSETS / "teacher") <= 8e6
     assert size(ASSETS) <= 12e6
