@@ -445,10 +445,11 @@ def test_a_run_of_the_first_edition_goes_on(first_edition, run_folder, capfd):
 
 
 def test_a_run_of_the_first_edition_is_evaluated(first_edition, run_folder, capfd):
-    assert main(["evaluate", "--checkpoint", str(first_edition), "--eval-batches", "1"]) == 0
-    ours = capfd.readouterr().out.splitlines()[:-1] # the last line is the speed
-    assert main(["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]) == 0
-    assert capfd.readouterr().out.splitlines()[:-1] == ours
+    def evaluated(folder):  # without the last line, which is the speed
+        flags = ["--checkpoint", str(folder), "--eval-batches", "1", "--device", "cpu"]
+        assert main(["evaluate", *flags]) == 0
+        return capfd.readouterr().out.splitlines()[:-1]
+    assert evaluated(first_edition) == evaluated(run_folder)
 
 
 def test_resume_passes_over_a_half_written_row(run_folder, train_flags, tmp_path):
@@ -502,7 +503,8 @@ def test_generate_takes_what_the_generator_takes(run_folder, capfd, monkeypatch)
 
 
 def test_evaluate_agrees_with_the_trainer(run_folder, capfd):
-    assert main(["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]) == 0
+    assert main(["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1",
+                 "--device", "cpu"]) == 0  # as the run
     lines = capfd.readouterr().out.splitlines()
     rows = {line[:27].strip(): line[27:].split() for line in lines if " ± " in line}
     valid = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])["valid"]

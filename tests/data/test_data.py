@@ -19,7 +19,8 @@ SPOIL = {
 @pytest.mark.parametrize("how", SPOIL)
 def test_damaged_tokens_are_made_anew(how, run_folder, text_file, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("DISTILL_NB_CACHE", str(tmp_path))
-    evaluate = ["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1"]
+    evaluate = ["evaluate", "--checkpoint", str(run_folder), "--eval-batches", "1",
+                "--device", "cpu"]
     assert main(evaluate) == 0
     *first, _ = capfd.readouterr().out.splitlines() # the last line is the speed
     (valid,) = tmp_path.glob("*/valid.bin")

@@ -14,7 +14,7 @@ from distill_nb.data import WikiDataset
 from distill_nb.start import _new_student
 from distill_nb.student import StudentModel
 from distill_nb.teacher import TeacherModel
-from distill_nb.device import seed_step
+from distill_nb.device import make_accelerator, seed_step
 from distill_nb.signals import Stopped
 from distill_nb.trainer import DistillationTrainer
 from distill_nb.watch import BAD_STEPS, find_broken
@@ -218,6 +218,25 @@ def test_a_run_that_is_complete_validates_once(make):
     again.resume()
     again.fit()
     assert metrics(again.config.checkpoint_dir) == before
+
+
+def test_a_trainer_stays_on_its_device_when_another_is_used(make, monkeypatch):
+    "One process, as in a notebook: the first trains on, in its own precision, to the same end."
+    whole = make("whole")
+    whole.fit()
+    def look_away(trainer):
+        if trainer.place.step == 5:
+            with monkeypatch.context() as patch:
+                patch.setattr("torch.cuda.is_available", lambda: False)
+                patch.setenv("ACCELERATE_TORCH_DEVICE", "meta")  # which stands for a card
+                assert make_accelerator().device.type == "meta"
+    first = make("first", hooks=[look_away])
+    first.fit()
+    assert first.accelerator.device.type == "cpu"
+    for name, weight in whole.student.state_dict().items():
+        assert torch.equal(weight, first.student.state_dict()[name])
+    second = make("second", max_steps=2)
+    assert second.accelerator.device.type == "cpu" and second.fit()["student_ce"] > 0
 
 
 def test_a_run_comes_through_all_five_states(make, monkeypatch):
