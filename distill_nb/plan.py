@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
-from .chunks import _chunk_rows
+from .chunks import _CARD_LOGITS
 from .config import BadInput, ModelConfig, TrainingConfig
 from .hub import _learned_positions, load_pretrained
 from distill_nb.measure import (_duration, _in_subprocess, _one_device_step, _peak_rss,
@@ -119,14 +119,11 @@ def _tell_phases(model:StudentWithLoss, optimizer, enter):
     model.register_forward_hook(begins("backward pass"))
     optimizer.register_step_pre_hook(begins("optimizer step"))
 
-def _card_rows(columns, on_card): return _chunk_rows(columns, True)
-
 def _short_loss(gpu):
     "All pieces of the loss are alike and share tensors: one of each kind is counted."
     def one(n, size): return [slice(0, min(n, size))]
     def nothing(*_): return torch.zeros(2, 1) # kl and ce: the numbers do not matter
-    if gpu: # its kernel needs no scratch
-        pieces = dict(_tiled_chunk_loss=nothing, _chunk_rows=_card_rows)
+    if gpu: pieces = dict(_tiled_chunk_loss=nothing, _LOGITS=_CARD_LOGITS)
     else: pieces = dict(_chunk_grad=lambda *_: nothing().unbind())
     return mock.patch.multiple("distill_nb.chunks", _spans=one, **pieces)
 

@@ -14,9 +14,10 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+from .chunks import _CARD_LOGITS
 from .config import RunConfig
 from .measure import _duration, _one_device_step, _random_teacher
-from .plan import TeacherShape, _card_rows, _first_update, run_steps
+from .plan import TeacherShape, _first_update, run_steps
 from .student import StudentModel
 from .trainer import StudentWithLoss, make_optimizer
 
@@ -78,7 +79,7 @@ def _kernel_in(seen): # what takes the place of the loss's kernel
         read = _size([s, t])
         seen.extend([_Launch("loss", 0, read), _Launch("loss", 0, read + _size(s))])
         return torch.empty(2, len(s))
-    pieces = dict(_tiled_chunk_loss=way, _chunk_rows=_card_rows)
+    pieces = dict(_tiled_chunk_loss=way, _LOGITS=_CARD_LOGITS)
     return mock.patch.multiple("distill_nb.chunks", **pieces)
 
 def _half_teacher(shape):
