@@ -64,7 +64,7 @@ class _Plan:
     # what your card reaches in practice, in TFLOP/s
     # (default: 30; where the run is one for the CPU, what this one is measured to do)
     tflops:float|None = None
-    cards:bool = False # also estimate the step and the run on five NVIDIA cards
+    cards:bool = False # also estimate the step and the run on six NVIDIA cards
     run:RunConfig = RunConfig()
     without = "keep", "log_with"
 
