@@ -97,9 +97,7 @@ def _loss_and_grads(
 ) -> tuple: # sums of kl and ce; gradients of hidden and weight, None where not needed
     "All that `_FusedKD` needs, in two buffers of logits, [chunk, vocab]."
     columns = -(-V // 64) * 64
-    logits = _CARD_LOGITS if hidden.is_cuda else _LOGITS
-    rows = chunk_size or max(64, logits // columns // 64 * 64)
-    rows = max(1, min(rows, len(hidden)))
+    rows = max(1, min(chunk_size or _chunk_rows(columns, hidden), len(hidden)))
     half = -(-rows // 2) if alpha else rows # of the teacher's logits at a time
     wide = torch.promote_types(torch.promote_types(dtype, weight.dtype), torch.float32)
     grad_h = torch.zeros_like(hidden, dtype=wide) if needs[0] else None
@@ -129,6 +127,10 @@ def _loss_and_grads(
             if needs[0]: grad_h[part] = kept(_unscaled(s @ w, scale), part)
             if needs[1]: _add_product(grad_w[:columns], s[:, :len(grad_w)], h, scale)
     return *(torch.cat(losses, 1) * keep).sum(1), grad_h, grad_w
+
+def _chunk_rows(columns, x): # tokens at a time
+    logits = _CARD_LOGITS if x.is_cuda else _LOGITS
+    return max(64, logits // columns // 64 * 64)
 
 _CAN_ADD_WIDE = hasattr(torch.ops.aten.addmm, "dtype_out") # BF16 products to FP32 sums
 
