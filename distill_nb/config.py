@@ -186,7 +186,8 @@ _TRACKERS = "tensorboard", "trackio", "wandb"
 _BAD_TEXT = "stop", "skip", "replace"
 _CHOICES = dict(on_bad_text=_BAD_TEXT, optimizer=("adamw", "muon"), init=("random", "teacher"))
 _FOUND = dict(alpha=1.0, temperature=1.0, optimizer="muon", init="teacher") # by the study
-_PRESETS = {"tiny": _FOUND | dict(learning_rate=0.008, warmup_steps=10),
+_PRESETS = {"tiny": _FOUND | dict(learning_rate=0.008, warmup_steps=10,
+                                      eval_batches=None), # all
             "recommended": _FOUND | dict(learning_rate=0.001, warmup_steps=100), "qwen": {}}
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class RunConfig(Config):
     data_seed:int|None = None # of split and order of the text; --seed if not given
     max_steps:int|None = None # stop here, if the epochs last longer (default: no limit)
     accumulate:int = 1 # batches whose gradients are added up for one step
-    eval_batches:int|None = None # validate on at most this many batches (default: all)
+    eval_batches:int|None = 40 # validate on at most this many batches
     keep:int = 3 # newest checkpoints to keep, beside the best
     gradient_checkpointing:bool = False # compute activations twice: less memory, a little slower
     teacher_cache:bool = False # ask the teacher once about every block, keep it on disk
@@ -290,7 +291,7 @@ def _from_first_edition(noted:dict, folder): # → `RunConfig`
     rest = {name: noted[name] for name in _NOTED if name != "seed"}
     return RunConfig(model, training, **rest, seed=seed, data_seed=noted["seed"],
                      max_steps=None if steps == steps_of_epochs else steps,
-                     accumulate=max(1, blocks // batch_size))
+                     accumulate=max(1, blocks // batch_size), eval_batches=None)
 
 @patch
 def save(self:RunConfig, folder): # of the run; made if missing

@@ -366,7 +366,7 @@ def plan(config:ModelConfig=ModelConfig(), training:TrainingConfig=TrainingConfi
          max_steps:int=None, gradient_checkpointing:bool=False, accumulate:int=1,
          teacher_cache:bool=False, # the teacher's hidden states are kept on disk
          gpu:bool=True, optimizer="adamw", # without a GPU FP32
-         eval_batches:int=None, val_fraction:float=0.1) -> str: # a report to print
+         eval_batches:int=40, val_fraction:float=0.1) -> str: # a report to print
     "Memory, steps and time of a run."
     steps = run_steps(config, training, sample_mb, max_steps, accumulate, tokens)
     if not steps:

@@ -309,7 +309,7 @@ def test_defaults_of_the_presets():
     found = dict(alpha=1.0, temperature=1.0, optimizer="muon", init="teacher")
     rates = dict(learning_rate=0.008, warmup_steps=10)
     assert tiny.run == RunConfig(ModelConfig.tiny(), TrainingConfig.tiny(), "tiny",
-                                 "tiny").changed(**found, **rates)
+                                 "tiny").changed(**found, **rates, eval_batches=None)
     larger = parse("train", ["--preset=tiny", "--batch-size", "16"])
     assert larger.run == tiny.run.changed(batch_size=16)
     recommended = parse("train", ["--preset", "recommended"])

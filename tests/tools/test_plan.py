@@ -113,7 +113,7 @@ def test_validation_is_in_the_plan():
     def told(**settings):
         rows = dict(row.split(maxsplit=1) for row in plan(**settings).splitlines() if row)
         return rows["validation"], float(rows["time"].split()[1])
-    whole, some = told(), told(eval_batches=40)
+    whole, some = told(eval_batches=None), told()
     assert whole[0].startswith("about 18 × 321 batches (--eval-batches), 48% more")
     assert some[0] == "about 18 × 40 batches (--eval-batches), 6% more"
     assert whole[1] / some[1] == pytest.approx(1.48 / 1.06, rel=0.02)
