@@ -61,7 +61,7 @@ class Muon(torch.optim.AdamW):
             torch._foreach_copy_(olds, new.unbind() if new.dim() == 3 else [new])
 
 def _alike(matrices) -> list: # of lists
-    "On a card those of one shape are worked on together: a tenth of the launches."
+    "On a card those of one shape are worked on together, in far fewer launches."
     groups = {}
     for p in matrices: groups.setdefault(p.shape if p.is_cuda else id(p), []).append(p)
     return [*groups.values()]
