@@ -293,11 +293,11 @@ def _fits(gb, peak:Peak): return peak.total <= (gb - _RESERVED) * 1e9
 
 def _largest_batches(config:ModelConfig, training:TrainingConfig, teacher:TeacherShape,
                      *args, **settings) -> dict: # GB of a card → batch size, or 0
-    "From counts of 32 and of 96 thousand tokens, every phase along a straight line."
+    "From counts of 40 and of 120 thousand tokens, every phase along a straight line."
     def at(size):
         larger = replace(training, batch_size=size)
         return _all_peaks(config, larger, teacher, *args, **settings)
-    size = max(1, 32768 // config.max_seq_len)
+    size = max(1, 40960 // config.max_seq_len)
     one, near, far = at(1), at(size), at(3 * size)
     def fills(gb, phase): # the batch size with which this phase fills the card
         room = (gb - _RESERVED) * 1e9 - near[phase].total
