@@ -40,15 +40,16 @@ def lr_factor(step, # from 0
 
 # %% ../nbs/09_trainer.ipynb #cell-23
 def make_optimizer(model, config:TrainingConfig, optimizer="adamw"): # or "muon"
-    "AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); norms and embeddings are not decayed."
-    decayed, kept = [], []
+    "AdamW (arXiv:1711.05101); norms and embeddings are not decayed."
+    lr, decayed, kept = config.learning_rate, [], []
     for name, p in model.named_parameters():
-        if p.requires_grad: (kept if p.dim() < 2 or "embed" in name else decayed).append(p)
-    slow = 0.1 if getattr(model, "init", "") == "teacher" else 1.0 # nearly right already
+        spared = p.dim() < 2 or "embed" in name
+        if p.requires_grad: (kept if spared else decayed).append(p)
+    slow = 0.1 if getattr(model, "init", "") == "teacher" else 1.0 # nearly right
     groups = [dict(params=decayed, weight_decay=config.weight_decay),
-              dict(params=kept, weight_decay=0.0, lr=slow * config.learning_rate)]
-    if optimizer == "muon": return Muon(groups, config.learning_rate)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+              dict(params=kept, weight_decay=0.0, lr=slow * lr)]
+    if optimizer == "muon": return Muon(groups, lr)
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)
 
 # %% ../nbs/09_trainer.ipynb #cell-47
 class TrainerState(str, Enum):
@@ -61,7 +62,7 @@ class TrainerState(str, Enum):
 
 # %% ../nbs/09_trainer.ipynb #cell-54
 class StudentWithLoss(nn.Module):
-    "Student and loss as one module, so that autocast and DDP see the whole forward pass."
+    "Student and loss as one module: autocast and DDP see the whole forward pass."
     def __init__(self, student, config:TrainingConfig, vocab_size):
         super().__init__()
         self.student, self.config, self.vocab_size = student, config, vocab_size
@@ -71,8 +72,9 @@ class StudentWithLoss(nn.Module):
                 ) -> KDLoss:
         hidden, head = self.student.hidden(input_ids), self.student.head_weight
         alpha = self.config.alpha if alpha is None else alpha
-        return fused_kd_loss(hidden, head, teacher_hidden, teacher_weight, labels, alpha,
-                             self.config.temperature, self.vocab_size, num_tokens)
+        return fused_kd_loss(
+            hidden, head, teacher_hidden, teacher_weight, labels, alpha,
+            self.config.temperature, self.vocab_size, num_tokens)
 
 # %% ../nbs/09_trainer.ipynb #schedule
 def make_schedule(optimizer, config:TrainingConfig, total_steps, done=0, # steps
@@ -86,7 +88,7 @@ def make_schedule(optimizer, config:TrainingConfig, total_steps, done=0, # steps
 class DistillationTrainer:
     "Trains a student on the labels and on what the teacher thinks of every next token."
     def __init__(self,
-        student:StudentModel, # or any module with `hidden`, `head_weight`, `config` and `save`
+        student:StudentModel, # anything with `hidden`, `head_weight`, `config`, `save`
         teacher, # a `TeacherModel`; may be None where alpha is 0
         data, # a `WikiDataset`
         config:TrainingConfig=TrainingConfig(),
@@ -108,7 +110,8 @@ class DistillationTrainer:
             log_with=log_with, optimizer=optimizer)
         self.accelerator = make_accelerator(device, log_with, config.checkpoint_dir)
         train, self.valid_loader = data.dataloaders(config.batch_size)
-        self.place = plan_steps(self.run, len(data.train), self.accelerator.num_processes)
+        processes = self.accelerator.num_processes
+        self.place = plan_steps(self.run, len(data.train), processes)
         self.step, self.train_loader = _prepare(self, train)
         if teacher is not None: teacher.to(self.accelerator.device)
         tokens = self.place.blocks_per_step * data.seq_len
@@ -116,7 +119,7 @@ class DistillationTrainer:
         identity = run_identity(data, teacher, seed, self.place.total_steps)
         self.saver, self.watch = Saver(config.checkpoint_dir, keep, identity), Watch()
         self.signals = Signals(self.meter.say, config.checkpoint_dir)
-        self.hooks = [] # called with the trainer after every step: the way to extend the loop
+        self.hooks = [] # called with the trainer after every step
         self.state = TrainerState.INITIALIZED
 
     @property
@@ -125,8 +128,9 @@ class DistillationTrainer:
 # %% ../nbs/09_trainer.ipynb #prepare
 def _prepare(t:DistillationTrainer, train) -> tuple:
     "The step and the loader of its batches, on the device or on all of them."
+    optimizer = make_optimizer(t.student, t.config, t.run.optimizer)
     model, optimizer, train = t.accelerator.prepare(
-        t.with_loss(t.student), make_optimizer(t.student, t.config, t.run.optimizer), train)
+        t.with_loss(t.student), optimizer, train)
     schedule = make_schedule(optimizer.optimizer, t.config, t.place.total_steps)
     autocast, clip = partial(cpu_autocast, t.student), t.config.gradient_clip
     return TrainStep(model, optimizer, schedule, t.accelerator, clip, autocast), train
@@ -138,18 +142,18 @@ def with_loss(self:DistillationTrainer, student) -> StudentWithLoss:
 # %% ../nbs/09_trainer.ipynb #cell-59
 @patch
 def fit(self:DistillationTrainer) -> dict: # the last validation
-    "Train to the end; validate, save and log on the way. Ctrl-C saves a checkpoint first."
-    config, place, step, meter = self.config, self.place, self.step, self.meter
+    "Train to the end; validate, save and log on the way. Ctrl-C saves first."
+    c, place, step, meter = self.config, self.place, self.step, self.meter
     with open_run(self), self.in_state(TrainerState.TRAINING):
         for batches in self.batches_left():
             losses, norm, lr = self.gradients(batches), step.clip(), step.lr
             self.saver.wait_for_tensors() # a checkpoint being written still reads them
             step.update(skip=~all_finite(*losses, norm)) # a bad step changes nothing
             place.advance()
-            meter.add(place, lr, **losses._asdict(), grad_norm=norm) # stays on the device
-            if place.due(config.log_interval): self.flush()
-            if place.due(config.eval_interval): measure_pull(self, batches); self.evaluate()
-            if place.due(config.save_interval) and self.flush(): self.save(wait=False)
+            meter.add(place, lr, **losses._asdict(), grad_norm=norm) # no waiting
+            if place.due(c.log_interval): self.flush()
+            if place.due(c.eval_interval): measure_pull(self, batches); self.evaluate()
+            if place.due(c.save_interval) and self.flush(): self.save(wait=False)
             for hook in self.hooks: hook(self)
             if self.signals.asked(self.accelerator): stop(self)
         report = meter.last_report(place.step) or self.evaluate()
@@ -160,7 +164,7 @@ def fit(self:DistillationTrainer) -> dict: # the last validation
 # %% ../nbs/09_trainer.ipynb #batches
 @patch
 def batches_left(self:DistillationTrainer):
-    "Yield the batches of each step that is left, in the order of the data's seed and the epoch."
+    "The batches of each step that is left, in the order of the data's seed and epoch."
     place, accumulate = self.place, self.run.accumulate
     while not place.done:
         self.train_loader.set_epoch(place.epoch)
@@ -178,8 +182,8 @@ def gradients(self:DistillationTrainer, batches, alpha=None) -> KDLoss:
 
 # %% ../nbs/09_trainer.ipynb #cell-63
 @patch
-def teach(self:DistillationTrainer, batch): # → teacher's hidden states and head, or None, None
-    "From the batch, where the data bring the teacher's answers; else by asking the teacher."
+def teach(self:DistillationTrainer, batch): # → hidden states and head, or None, None
+    "The teacher's answers: from the batch if the data bring them, else by asking."
     if not self.config.alpha: return None, None
     hidden = batch.get("teacher_hidden")
     if hidden is None: hidden = self.teacher.hidden(batch["input_ids"])
@@ -206,7 +210,7 @@ def in_state(self:DistillationTrainer, state:TrainerState):
 # %% ../nbs/09_trainer.ipynb #cell-66
 @patch
 def evaluate(self:DistillationTrainer) -> dict: # of `gap_report`
-    "How far the student is from its teacher on the validation part; kept in `metrics.jsonl`."
+    "How far the student is from its teacher on validation text; kept in the metrics."
     self.flush()
     with self.in_state(TrainerState.EVALUATING): return measure_gap(self)
 
@@ -235,8 +239,8 @@ def resume(self:DistillationTrainer,
     if checkpoint is None:
         own = Path(self.config.checkpoint_dir)
         return self.meter.say(f"no checkpoint in {own}: starting from the beginning")
-    done, total, warmup = self.place.step, self.place.total_steps, self.place.warmup_steps
-    adam = self.step.optimizer.optimizer
-    self.step.scheduler = make_schedule(adam, self.config, total, done, warmup)
+    place, adam = self.place, self.step.optimizer.optimizer
+    self.step.scheduler = make_schedule(
+        adam, self.config, place.total_steps, place.step, place.warmup_steps)
     what = f", with {', '.join(changed)}" if changed else ""
     self.meter.say(f"going on from {checkpoint}{what}")
