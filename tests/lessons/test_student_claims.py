@@ -83,8 +83,23 @@ def test_the_loss_of_an_untrained_model_is_the_logarithm_of_the_vocabulary():
     assert abs(loss - math.log(4096)) < 0.1
 
 
+@torch.no_grad()
+def test_loud_weights_are_certain_and_wrong():
+    from distill_nb.teacher import TeacherModel
+    from distill_nb.tour import SENTENCE
+    ids = torch.tensor(TeacherModel("tiny", "cpu").tokenizer.encode(SENTENCE))
+    torch.manual_seed(0)
+    loud = StudentModel(SMALL)
+    for p in loud.parameters():
+        if p.dim() > 1: torch.nn.init.normal_(p, std=1)
+    assert round(F.cross_entropy(loud(ids[None, :-1])[0], ids[1:]).item()) == 38
+
+
 def test_a_copy_of_the_table_goes_its_own_way_from_the_first_step(student):
+    honest = student(IDS)
     student.lm_head.weight = torch.nn.Parameter(student.embedding.weight.clone())
+    assert torch.equal(student(IDS), honest)
+    assert sum(p.numel() for p in student.parameters()) == SMALL.num_params + 4096 * 128
     F.cross_entropy(student(IDS).flatten(0, 1), IDS.flatten()).backward()
     torch.optim.SGD(student.parameters()).step()
     assert not torch.equal(student.lm_head.weight, student.embedding.weight)
@@ -108,3 +123,7 @@ def test_the_sizes_of_big_models_in_the_lesson():
     llama = ModelConfig(hidden_size=4096, num_layers=32, num_heads=32, num_kv_heads=8,
                         intermediate_size=14336, vocab_size=128_256)
     assert llama.num_params + 128_256 * 4096 == 8_030_261_248 # two tables
+    def percent(vocab, width, total): return round(100 * vocab * width / total)
+    assert percent(151_936, 512, ModelConfig().num_params) == 63
+    assert percent(151_936, 896, 494_032_768) == 28
+    assert percent(128_256, 2 * 4096, 8_030_261_248) == 13
