@@ -97,7 +97,8 @@ def token_ids(self:TextGenerator, prompt, strategy="greedy",
               **settings): # as for `generate`, but for `stop`
     "Yield the ids of the new tokens, until EOS, `max_new_tokens` or `max_seq_len`."
     reasons = {}
-    yield from (token for _, token in self._rounds([prompt], reasons, strategy, **settings))
+    rounds = self._rounds([prompt], reasons, strategy, **settings)
+    yield from (token for _, token in rounds)
     return reasons[0]
 
 @patch
@@ -120,9 +121,9 @@ def generate(self:TextGenerator,
     temperature:float=1.0, # below 1 sharpens, above 1 flattens; not for "greedy"
     seed:int=None, # the same seed gives the same text
     *, min_p:float=0.0, # cut what is less than so many times as likely as the likeliest
-    repetition_penalty:float=1.0, # above 1, tokens of the text so far become less likely
+    repetition_penalty:float=1.0, # above 1, the text's tokens become less likely
     stop=(), # a text, or several, before which to end
-) -> str: # without the prompt; a list for a list. `.finish_reason`: "stop", "eos", "length"
+) -> str: # without the prompt; a list for a list; has a `finish_reason`
     "Write on from `prompt`; raises `BadInput` for a setting out of its range."
     settings = dict(strategy=strategy, max_new_tokens=max_new_tokens, top_k=top_k,
                     top_p=top_p, temperature=temperature, seed=seed, min_p=min_p,

@@ -14,7 +14,6 @@ TODAY = {
     "07_data": (2252, 258, 0),
     "08_loss": (2397, 266, 0),
     "09_trainer": (2188, 356, 0),
-    "10_generator": (2481, 280, 0),
     "11_export": (1415, 226, 0)}
 
 WIDTH = 88 # characters of a code line that the site shows without wrapping it

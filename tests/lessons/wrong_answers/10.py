@@ -14,12 +14,3 @@ check_whole(leaves_the_last)
 
 # %% 10.3 single tokens, not runs
 check_repeats(lambda z, ids, n: z.index_fill(0, torch.tensor(ids), -torch.inf))
-
-# %% 10.4 a guess that is not checked
-check_speculate(lambda small, large, ids, n, k: naive_greedy(small, ids, n))
-
-# %% 10.4 the large model alone
-check_speculate(lambda small, large, ids, n, k: naive_greedy(large, ids, n))
-
-# %% 10.4 some tokens too many
-check_speculate(lambda small, large, ids, n, k: naive_greedy(large, ids, n + k))
