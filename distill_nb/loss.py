@@ -38,7 +38,8 @@ def kd_loss(
     ce = F.cross_entropy(s, labels[keep], reduction="sum") / n
     kl = torch.zeros_like(ce)
     if alpha:
-        q, p = ((x / temperature).log_softmax(-1) for x in (s, cut(teacher_logits).detach()))
+        t = cut(teacher_logits).detach()
+        q, p = ((x / temperature).log_softmax(-1) for x in (s, t))
         kl = temperature**2 * F.kl_div(q, p, reduction="sum", log_target=True) / n
     loss = alpha * kl + (1 - alpha) * ce
     dtype = torch.promote_types(student_logits.dtype, torch.float32)

@@ -12,7 +12,6 @@ from lengths import CELL, LESSONS, LINES, WORDS, Length, length_of, lines_of, ta
 TODAY = {
     "06_teacher": (2211, 257, 0),
     "07_data": (2252, 258, 0),
-    "08_loss": (2397, 266, 0),
     "09_trainer": (2188, 356, 0),
     "11_export": (1415, 226, 0)}
 
