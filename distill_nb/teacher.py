@@ -19,15 +19,16 @@ from .tokenizer import _answers, _start_ids
 _log = logging.getLogger("distill_nb")
 
 class TeacherModel(nn.Module):
-    "A pretrained causal language model that only ever answers: eval mode, no gradients."
+    "A pretrained language model that only ever answers: eval mode, no gradients."
     def __init__(self,
         model_id:str="Qwen/Qwen2.5-0.5B", # id on the hub, a folder, or "tiny"
         device=None, # where it runs; a GPU if there is one
-        dtype=None, # of the weights; FP16 on a GPU, what is fastest on a CPU if not given
+        dtype=None, # of the weights; FP16 on a GPU, else what is fastest
     ):
         super().__init__()
         from transformers import AutoConfig, AutoTokenizer
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(device or best)
         self.model_id = model_id
         load_pretrained(AutoConfig, model_id) # refused before it is fetched
         self.tokenizer = load_pretrained(AutoTokenizer, model_id)
@@ -43,17 +44,20 @@ class TeacherModel(nn.Module):
         _log.info(f"teacher {model_id}: {num_params:,} parameters, {kind} on {device}")
 
     def _check_head(self):
-        "Raise `BadInput` where the logits are no numbers, or more than hidden states times head."
+        "`BadInput` if the logits are not finite, or not hidden states times head."
         ids = torch.arange(8, device=self.model.device)[None] # [1, 8]
         logits, product = self(ids), self.hidden(ids) @ self.head_weight.T
         if not logits.isfinite().all():
-            raise BadInput(f"{self.model_id!r} answers with numbers that are not finite in"
-                           f" {logits.dtype}: its weights are damaged or too large for it")
-        capped = getattr(self.model.config, "final_logit_softcapping", None) # felt by large ones
+            raise BadInput(
+                f"{self.model_id!r} answers with numbers that are not finite in"
+                f" {logits.dtype}: its weights are damaged or too large for it")
+        # a cap is felt by large logits alone
+        capped = getattr(self.model.config, "final_logit_softcapping", None)
         if capped or (product - logits).abs().max() > 0.01 * logits.abs().max():
-            raise BadInput(f"{self.model_id!r} does something to its logits that this project"
-                           " does not repeat (a scale, a cap or a bias); choose a teacher of"
-                           " Qwen's or Llama's kind")
+            raise BadInput(
+                f"{self.model_id!r} does something to its logits that this project"
+                " does not repeat (a scale, a cap or a bias); choose a teacher of"
+                " Qwen's or Llama's kind")
 
     def train(self, mode:bool=True): # taken and ignored
         "A teacher stays in eval mode."
@@ -68,7 +72,8 @@ class TeacherModel(nn.Module):
         ) -> Tensor: # [batch, seq, teacher's hidden], after the final norm
         "What the head reads; for Qwen2.5-0.5B 170 times smaller than the logits."
         def ask(ids):
-            return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            answer = self.model.base_model(input_ids=ids, use_cache=False)
+            return answer.last_hidden_state
         return _answers(ask, input_ids, self.start)
 
     @torch.no_grad()
