@@ -14,7 +14,7 @@ from .splits import _check_settings, _Corpus
 
 # %% ../nbs/07_data.ipynb #cell-51
 class Blocks(Dataset):
-    "Blocks of seq_len + 1 tokens: input_ids are all but the last, labels all but the first."
+    "Blocks of seq_len + 1 tokens; input_ids lack the last of them, labels the first."
     def __init__(self,
         tokens, # [tokens], any array; a memory map costs no memory
         seq_len:int, # tokens of a sequence
@@ -40,7 +40,7 @@ _log = logging.getLogger("distill_nb")
 class WikiDataset(_Corpus):
     "Text as blocks of tokens, in two parts; tokenized once and kept on disk."
     def __init__(self,
-        source:str="wikimedia/wikipedia", # data set id, file, folder of files, or "tiny"
+        source:str="wikimedia/wikipedia", # data set id, file, folder, or "tiny"
         name:str="20231101.zh", # configuration of a data set
         sample_mb:float=50, # megabytes of text to take
         seq_len:int=512, # tokens of a sequence
@@ -49,7 +49,7 @@ class WikiDataset(_Corpus):
         seed:int=42, # of the split and of the order of blocks
         cache_dir=None, # of tokens; by default $DISTILL_NB_CACHE or ~/.cache/distill_nb
         text_field:str="text", # field or column that holds the article
-        on_bad_text:str="stop", # at bytes that are no text; or skip the article, or replace
+        on_bad_text:str="stop", # at bytes that are no text; or skip, or replace
     ):
         _check_settings(sample_mb, seq_len, val_fraction, seed, on_bad_text)
         self.seq_len = seq_len
@@ -61,9 +61,10 @@ class WikiDataset(_Corpus):
         tokens = np.memmap(self.path / f"{part}.bin", dtype=np.uint32, mode="r")
         blocks, size = Blocks(tokens, self.seq_len), self.seq_len + 1
         if not len(blocks):
-            raise BadInput(f"the {part} part of {self.source} has {len(tokens)} tokens, "
-                           f"fewer than one block of seq_len + 1 = {size}; give more text, "
-                           "a larger sample_mb or a shorter max_seq_len")
+            raise BadInput(
+                f"the {part} part of {self.source} has {len(tokens)} tokens, "
+                f"fewer than one block of seq_len + 1 = {size}; give more text, "
+                "a larger sample_mb or a shorter max_seq_len")
         _log.info(f"data {self.source}: {part} part of {len(tokens):,} tokens, "
                   f"{len(blocks):,} blocks, in {self.path}")
         return blocks
@@ -76,11 +77,12 @@ class WikiDataset(_Corpus):
 
     def dataloaders(self, batch_size:int # sequences a batch
         ) -> tuple: # training, in an order by `seed` and epoch; validation, in order
-        "Loaders of {input_ids, labels}, each [batch, seq_len]; training batches are full."
+        "Loaders of {input_ids, labels}: [batch, seq_len]; training batches are full."
         n, pin = len(self.train), torch.cuda.is_available()
         if not 0 < batch_size <= n:
-            raise BadInput(f"batch_size={batch_size}: the training part has {n} blocks; "
-                           f"give a batch of 1 to {n}")
+            raise BadInput(
+                f"batch_size={batch_size}: the training part has {n} blocks; "
+                f"give a batch of 1 to {n}")
         order = DistributedSampler(self.train, num_replicas=1, rank=0, seed=self.seed)
         train = DataLoader(self.train, batch_size, sampler=order, drop_last=True,
                            pin_memory=pin)
