@@ -66,7 +66,7 @@ class _Plan:
     tflops:float|None = None
     cards:bool = False # also estimate the step and the run on six NVIDIA cards
     run:RunConfig = RunConfig()
-    without = "keep", "log_with"
+    without = "keep", "log_with", "compile"
 
 @dataclass(frozen=True)
 class _Doctor:
@@ -76,7 +76,7 @@ class _Doctor:
     # (default: none)
     gpu:str|None = None
     run:RunConfig = RunConfig()
-    without = "eval_batches", "keep", "log_with", "device"
+    without = "eval_batches", "keep", "log_with", "device", "compile"
 
 @dataclass(frozen=True)
 class _Demo:
@@ -147,7 +147,7 @@ class _Trim:
     preset:_Preset = "qwen" # whose defaults
     out:str = "trimmed" # folder for the teacher, new or empty
     run:RunConfig = RunConfig()
-    without = "eval_batches", "keep", "log_with", "device"
+    without = "eval_batches", "keep", "log_with", "device", "compile"
 
 @dataclass(frozen=True)
 class _Bench:
@@ -222,7 +222,7 @@ def _train(args:_Train):
     trainer = DistillationTrainer(
         student, teacher, data, run.training, run.max_steps, run.seed, run.device,
         run.accumulate, run.eval_batches, keep=run.keep, log_with=run.log_with,
-        optimizer=run.optimizer)
+        optimizer=run.optimizer, compile=run.compile)
     trainer.run = run.changed(dataset_name=data.name) # which it writes down
     if args.resume: _go_on(trainer, args)
     if advice := _advice(run.training): # said once the folder is ours

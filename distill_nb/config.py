@@ -215,6 +215,7 @@ class RunConfig(Config):
     log_with:str|None = None # also log to tensorboard, trackio or wandb (default: none)
     optimizer:str = "adamw" # adamw, or muon for the matrices of the blocks
     init:str = "random" # random, or teacher: the embedding begins as the teacher's
+    compile:bool = False # on a CUDA card: a minute to compile, then faster steps
 
     def check(self):
         values = self.flat()

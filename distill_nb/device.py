@@ -8,7 +8,6 @@ __all__ = ['teacher_dtype', 'cpu_autocast', 'make_accelerator', 'seed_step', 'un
 
 # %% ../nbs/engine/device.ipynb #imports
 import contextlib, logging, os, time
-from types import SimpleNamespace
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
@@ -184,13 +183,16 @@ def change_whole(student, change): # with FSDP, all processes call it at once
     student.load_state_dict({k: shard_like(w, own[k]) for k, w in weights.items()})
 
 # %% ../nbs/engine/device.ipynb #copies
+class _Alone:
+    "What transformers asks of a layer; here nothing is shared, so it has no groups."
+    def __init__(self, layer): self.is_causal = getattr(layer, "is_causal", True)
+
 def _attend_with_copies(module, query, key, value, mask, **kwargs):
     "What transformers does, with a copy of keys and values for each query head (see lesson 03)."
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     copies = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(copies, 1) for x in (key, value)) # [batch, heads, seq, …]
-    plain = SimpleNamespace(is_causal=getattr(module, "is_causal", True)) # nothing is shared
-    return sdpa_attention_forward(plain, query, key, value, mask, **kwargs)
+    return sdpa_attention_forward(_Alone(module), query, key, value, mask, **kwargs)
 
 def _copy_heads(model): # of transformers
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -198,3 +200,16 @@ def _copy_heads(model): # of transformers
     AttentionInterface.register("copies", _attend_with_copies)
     AttentionMaskInterface.register("copies", sdpa_mask)
     model.set_attn_implementation("copies")
+
+# %% ../nbs/engine/device.ipynb #compile
+def _compile_hidden(own, asked, device): # the student's `hidden` and the teacher's, or None
+    "Both of them compiled; raises `BadInput` where PyTorch cannot compile."
+    if torch.device(device).type != "cuda":
+        raise BadInput("compile=True is for a CUDA card; leave it out: on a CPU it saves little")
+    try: torch.compile(lambda x: 2 * x + 1)(torch.ones(8, device=device))
+    except Exception as e:
+        raise BadInput(f"compile=True: PyTorch cannot compile here ({first_line(e)}); "
+                       "leave it out") from e
+    _log.info("the first step takes a minute: it is compiled")
+    if asked: asked = torch.compile(asked, dynamic=False, mode="reduce-overhead")
+    return torch.compile(own, dynamic=False), asked

@@ -121,6 +121,15 @@ def _check_same_everywhere(accelerator, settings:dict): # of this process; all c
             raise BadInput(f"process {i} has {', '.join(differ)}; give all processes the same "
                            "settings and the same text")
 
+# %% ../nbs/engine/runs.ipynb #sharded
+def _check_sharded(run):
+    if run.optimizer == "muon":
+        raise BadInput("optimizer='muon' needs whole matrices, and FSDP cuts them; "
+                       "leave FSDP out, or take optimizer='adamw'")
+    if run.compile:
+        raise BadInput("compile=True has not been tried with FSDP, whose weights come in parts; "
+                       "leave one of them out")
+
 # %% ../nbs/engine/runs.ipynb #aside
 def _set_aside_newer(folder, step) -> str: # what was done, or nothing
     "Move newer checkpoints, and a copy of the metrics, to a folder of their own."
@@ -138,9 +147,7 @@ def open_run(trainer):
     t, folder = trainer, Path(trainer.config.checkpoint_dir)
     is_main, step = t.accelerator.is_main_process, t.place.step
     settings = t.config.to_dict() | t.saver.identity | dict(accumulate=t.run.accumulate, step=step)
-    if t.run.optimizer == "muon" and getattr(t.accelerator, "is_fsdp2", False):
-        raise BadInput("optimizer='muon' needs whole matrices, and FSDP cuts them; "
-                       "leave FSDP out, or take optimizer='adamw'")
+    if getattr(t.accelerator, "is_fsdp2", False): _check_sharded(t.run)
     held = hold_run_folder(folder) if is_main else contextlib.nullcontext()
     with held, t.signals.caught():
         _check_same_everywhere(t.accelerator, settings)

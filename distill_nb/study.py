@@ -127,7 +127,8 @@ def _train_recipe(recipe, seed, teacher, data, run:RunConfig, folder, progress=T
                        checkpoint_dir=str(folder))
     trainer = DistillationTrainer(
         student, teacher, data, training, recipe.steps, seed, run.device, run.accumulate,
-        run.eval_batches, progress, optimizer=run.optimizer)
+        run.eval_batches, progress, optimizer=run.optimizer,
+        compile=run.compile)
     if checkpoints(folder): trainer.resume()
     found = trainer.fit()
     row = dict(recipe._asdict(), seed=seed, loss=found["student_ce"],

@@ -18,7 +18,8 @@ from torch import nn
 # %% ../nbs/09_trainer.ipynb #cell-02b
 from .checkpoint import step_folder
 from .config import TrainingConfig
-from .device import cpu_autocast, make_accelerator, seed_step, whole_student
+from .device import (
+    _compile_hidden, cpu_autocast, make_accelerator, seed_step, whole_student)
 from .loss import KDLoss, fused_kd_loss
 from .meter import Meter, measure_gap
 from .muon import Muon
@@ -42,9 +43,8 @@ def lr_factor(step, # from 0
 def make_optimizer(model, config:TrainingConfig, optimizer="adamw"): # or "muon"
     "AdamW (arXiv:1711.05101); norms and embeddings are not decayed."
     lr, decayed, kept = config.learning_rate, [], []
-    for name, p in model.named_parameters():
-        spared = p.dim() < 2 or "embed" in name
-        if p.requires_grad: (kept if spared else decayed).append(p)
+    for n, p in model.named_parameters():
+        if p.requires_grad: (kept if p.dim() < 2 or "embed" in n else decayed).append(p)
     slow = 0.1 if getattr(model, "init", "") == "teacher" else 1.0 # nearly right
     groups = [dict(params=decayed, weight_decay=config.weight_decay),
               dict(params=kept, weight_decay=0.0, lr=slow * lr)]
@@ -66,15 +66,15 @@ class StudentWithLoss(nn.Module):
     def __init__(self, student, config:TrainingConfig, vocab_size):
         super().__init__()
         self.student, self.config, self.vocab_size = student, config, vocab_size
+        self.hidden = student.hidden
 
     def forward(self, input_ids, labels, teacher_hidden, teacher_weight, num_tokens,
                 alpha=None, # that of the settings if not given
                 ) -> KDLoss:
-        hidden, head = self.student.hidden(input_ids), self.student.head_weight
-        alpha = self.config.alpha if alpha is None else alpha
-        return fused_kd_loss(
-            hidden, head, teacher_hidden, teacher_weight, labels, alpha,
-            self.config.temperature, self.vocab_size, num_tokens)
+        hidden, head, c = self.hidden(input_ids), self.student.head_weight, self.config
+        alpha = c.alpha if alpha is None else alpha
+        return fused_kd_loss(hidden, head, teacher_hidden, teacher_weight, labels,
+                             alpha, c.temperature, self.vocab_size, num_tokens)
 
 # %% ../nbs/09_trainer.ipynb #schedule
 def make_schedule(optimizer, config:TrainingConfig, total_steps, done=0, # steps
@@ -101,13 +101,14 @@ class DistillationTrainer:
         keep:int=3, # newest checkpoints to keep, beside the best
         log_with:str=None, # also log to "tensorboard", "trackio" or "wandb"
         optimizer:str="adamw", # or "muon"
+        compile:bool=False, # on a CUDA card: a minute to compile, then faster steps
     ):
         self.student, self.teacher, self.data = student, teacher, data
         check_fit(student, teacher, data, config.alpha)
         self.run = describe_run(
             student, teacher, data, training=config, max_steps=max_steps, seed=seed,
             accumulate=accumulate, eval_batches=eval_batches, keep=keep, device=device,
-            log_with=log_with, optimizer=optimizer)
+            log_with=log_with, optimizer=optimizer, compile=compile)
         self.accelerator = make_accelerator(device, log_with, config.checkpoint_dir)
         train, self.valid_loader = data.dataloaders(config.batch_size)
         processes = self.accelerator.num_processes
@@ -128,9 +129,12 @@ class DistillationTrainer:
 # %% ../nbs/09_trainer.ipynb #prepare
 def _prepare(t:DistillationTrainer, train) -> tuple:
     "The step and the loader of its batches, on the device or on all of them."
+    model, t.ask = t.with_loss(t.student), t.teacher and t.teacher.hidden
+    if t.run.compile:
+        device = t.accelerator.device
+        model.hidden, t.ask = _compile_hidden(model.hidden, t.ask, device)
     optimizer = make_optimizer(t.student, t.config, t.run.optimizer)
-    model, optimizer, train = t.accelerator.prepare(
-        t.with_loss(t.student), optimizer, train)
+    model, optimizer, train = t.accelerator.prepare(model, optimizer, train)
     schedule = make_schedule(optimizer.optimizer, t.config, t.place.total_steps)
     autocast, clip = partial(cpu_autocast, t.student), t.config.gradient_clip
     return TrainStep(model, optimizer, schedule, t.accelerator, clip, autocast), train
@@ -186,7 +190,7 @@ def teach(self:DistillationTrainer, batch): # → hidden states and head, or Non
     "The teacher's answers: from the batch if the data bring them, else by asking."
     if not self.config.alpha: return None, None
     hidden = batch.get("teacher_hidden")
-    if hidden is None: hidden = self.teacher.hidden(batch["input_ids"])
+    if hidden is None: hidden = self.ask(batch["input_ids"])
     return hidden, self.teacher.head_weight
 
 # %% ../nbs/09_trainer.ipynb #flush

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from .chunks import _chunk_loss, _tiled_chunk_loss
 from .config import IGNORE, BadInput, RunConfig
-from .device import _gpu_precision, _half, _why_no_gpu
+from .device import _compile_hidden, _gpu_precision, _half, _why_no_gpu
 from .doctor import _kernel, _shape
 from .files import _disk_errors, first_line, write_file
 from .gqa import _card_shares
@@ -145,8 +145,11 @@ def _make_step(run, device) -> tuple: # a function to call; where the teacher co
     ids = torch.randint(vocab_size, (run.training.batch_size, run.seq_len), device=device)
     labels = ids.roll(-1, 1)
     labels[:, -1] = IGNORE
+    def answer(ids): return model.base_model(ids, use_cache=False).last_hidden_state
+    if run.compile:
+        with_loss.hidden, answer = _compile_hidden(with_loss.hidden, answer, device)
     @torch.no_grad()
-    def teach(batch): return model.base_model(ids, use_cache=False).last_hidden_state, head
+    def teach(batch): return answer(batch["input_ids"]), head
     batches = [dict(input_ids=ids, labels=labels)] * run.accumulate
     return partial(step, batches, teach), told
 
@@ -192,6 +195,20 @@ def _steps(run, device) -> dict:
         except Exception as e: found[name] = first_line(e)
     return found | dict(told=f"{told}, peak {found['allocated_gb']:.2f} GB "
                         f"of {found['planned_gb']:.2f} planned")
+
+# %% ../nbs/tools/validate.ipynb #compiled
+def _compiled(run, device) -> dict:
+    start = time.perf_counter()
+    take, _ = _make_step(run.changed(compile=True), device)
+    for _ in range(3): losses, norm = take() # compiled, then recorded, then played
+    found = dict(loss=losses.loss.item(), grad_norm=norm.item())
+    first = time.perf_counter() - start
+    seconds = fastest(take, 10)
+    tokens = run.accumulate * run.training.batch_size * run.seq_len
+    return found | dict(
+        first_s=first, ms=1e3 * seconds, profile=_launches(take),
+        allocated_gb=torch.cuda.max_memory_allocated() / 1e9,
+        told=f"{tokens / seconds:,.0f} tokens per second, after {first:.0f} s of compiling")
 
 # %% ../nbs/tools/validate.ipynb #programs
 def _program(*words) -> str: # what it printed last
@@ -241,7 +258,8 @@ def _chunks(run, device, tokens=4096, sizes=(128, 256, 512, 1024, 2048)) -> dict
 
 # %% ../nbs/tools/validate.ipynb #report
 _PARTS = dict(machine=_machine, loss=_loss_numbers, attention=_attention, steps=_steps,
-              training=_training, resuming=_resuming, speed=_speed, chunks=_chunks)
+              compiled=_compiled, training=_training, resuming=_resuming, speed=_speed,
+              chunks=_chunks)
 
 def _failure(e) -> dict:
     frames = traceback.extract_tb(e.__traceback__)

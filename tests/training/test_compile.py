@@ -1,8 +1,12 @@
-"The loss as a GPU runs it, compiled, and where compiling fails; both can be tried on a CPU."
+"Loss and step as a GPU runs them, compiled, and where compiling fails; all can be tried on a CPU."
 import os, subprocess, sys
 import pytest, torch
+from unittest import mock
+from shell import run
 from distill_nb.chunks import _chunk_loss, _tiled_chunk_loss
+from distill_nb.cli import main
 from distill_nb.kernel import _fast_chunk_loss, _kd_rows
+from distill_nb.meter import read_metrics
 
 SETTINGS = 0.5, 2., 4000 # alpha, temperature, vocabulary
 
@@ -37,3 +41,36 @@ for columns in (128, 192):
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("WARNING:distill_nb:neither Triton (") == 1, ran.stderr
     assert ran.stderr.count("WARNING") == 1 and "works on this machine" in ran.stderr
+
+def _train(folder, *flags):
+    argv = ("train", "--preset", "tiny", "--max-steps", "6", "--log-interval", "1", *flags,
+            "--eval-interval", "3", "--eval-batches", "2", "--checkpoint-dir", str(folder))
+    assert main(argv) == 0
+    return [{k: row[k] for k in ("step", "loss", "grad_norm", "valid") if k in row}
+            for row in read_metrics(folder)]
+
+def test_a_compiled_run_takes_the_same_steps(tmp_path):
+    traced = []
+    def backend(graph, inputs):
+        traced.append(graph)
+        return graph.forward
+    def both(own, asked, device): # as on a card, but for the kernels
+        return [torch.compile(f, backend=backend, dynamic=False) for f in (own, asked)]
+    plain = _train(tmp_path / "plain")
+    with mock.patch("distill_nb.trainer._compile_hidden", both):
+        assert _train(tmp_path / "compiled", "--compile") == plain
+    assert len(traced) == 2 # the teacher's and the student's; validations are not traced
+
+def test_compile_is_refused_in_a_line(capsys, tmp_path):
+    argv = "train", "--preset", "tiny", "--device", "cpu", "--compile", "--checkpoint-dir"
+    assert main([*argv, str(tmp_path / "run")]) == 2
+    assert "compile=True is for a CUDA card; leave it out" in capsys.readouterr().err
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("flags", ["", "--dropout 0.1", "--gradient-checkpointing --accumulate 2"])
+def test_a_compiled_run_resumes_exactly(tmp_path, flags):
+    folder = str(tmp_path / "run")
+    argv = "verify-resume", "--preset", "tiny", "--compile", *flags.split()
+    status, out, err = run(*argv, "--checkpoint-dir", folder)
+    assert status == 0, out + err
