@@ -51,8 +51,8 @@ def _train(folder, *flags):
     return [{k: row[k] for k in ("step", "loss", "grad_norm", "valid") if k in row}
             for row in read_metrics(folder)]
 
-@pytest.mark.parametrize("flags", ["", pytest.param(
-    "--gradient-checkpointing --accumulate 2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", ["", "--gradient-checkpointing --accumulate 2"])
 def test_a_compiled_run_takes_the_same_steps(tmp_path, flags):
     torch.compiler.reset()
     traced = []
