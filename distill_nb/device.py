@@ -7,8 +7,9 @@ __all__ = ['teacher_dtype', 'cpu_autocast', 'make_accelerator', 'seed_step', 'un
            'change_whole']
 
 # %% ../nbs/engine/device.ipynb #imports
-import contextlib, logging, os, time
+import contextlib, copy, logging, os, time
 import torch
+from torch import nn
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
@@ -202,14 +203,21 @@ def _copy_heads(model): # of transformers
     model.set_attn_implementation("copies")
 
 # %% ../nbs/engine/device.ipynb #compile
-def _compile_hidden(own, asked, device): # the student's `hidden` and the teacher's, or None
-    "Both of them compiled; raises `BadInput` where PyTorch cannot compile."
+def _with_compiled_layers(student): # its weights are shared
+    "The same student, whose layers run as a few large kernels."
+    twin = copy.copy(student)
+    layers = [torch.compile(layer, dynamic=False) for layer in student.layers]
+    twin._modules = student._modules | dict(layers=nn.ModuleList(layers))
+    return twin
+
+def _compile_hidden(student, asked, device): # `asked`: the teacher's `hidden`, or None
+    "Compiled functions in place of both `hidden`; raises `BadInput` where there are none."
     if torch.device(device).type != "cuda":
         raise BadInput("compile=True is for a CUDA card; leave it out: on a CPU it saves little")
     try: torch.compile(lambda x: 2 * x + 1)(torch.ones(8, device=device))
     except Exception as e:
         raise BadInput(f"compile=True: PyTorch cannot compile here ({first_line(e)}); "
                        "leave it out") from e
-    _log.info("the first step takes a minute: it is compiled")
+    _log.info("the first step takes up to a minute: it is compiled")
     if asked: asked = torch.compile(asked, dynamic=False, mode="reduce-overhead")
-    return torch.compile(own, dynamic=False), asked
+    return _with_compiled_layers(student).hidden, asked

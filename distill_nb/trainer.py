@@ -131,8 +131,7 @@ def _prepare(t:DistillationTrainer, train) -> tuple:
     "The step and the loader of its batches, on the device or on all of them."
     model, t.ask = t.with_loss(t.student), t.teacher and t.teacher.hidden
     if t.run.compile:
-        device = t.accelerator.device
-        model.hidden, t.ask = _compile_hidden(model.hidden, t.ask, device)
+        model.hidden, t.ask = _compile_hidden(t.student, t.ask, t.accelerator.device)
     optimizer = make_optimizer(t.student, t.config, t.run.optimizer)
     model, optimizer, train = t.accelerator.prepare(model, optimizer, train)
     schedule = make_schedule(optimizer.optimizer, t.config, t.place.total_steps)
