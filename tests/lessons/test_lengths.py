@@ -10,7 +10,7 @@ from lengths import CELL, LESSONS, LINES, WORDS, Length, length_of, lines_of, ta
 # Where a lesson is over the goal today. Lower a number when the lesson gets shorter, and take the
 # row away when it is below 2,500 words and 220 lines and has no cell over 20: none is ever raised.
 TODAY = {
-    "09_trainer": (2196, 338, 0)}
+    "09_trainer": (2160, 338, 0)}
 
 WIDTH = 88 # characters of a code line that the site shows without wrapping it
 NARROW = [path for path in LESSONS if path.stem >= "05"] # the others are still to come
