@@ -138,7 +138,7 @@ def _in_words(expected, got):
     return f"expected {short(expected)}, got {short(got)}"
 
 # %% ../nbs/engine/lesson.ipynb #solutioncode
-def show_solution(exercise): # such as "03.2": of lesson 03, exercise 2
+def show_solution(exercise): # "03.2": of lesson 03, exercise 2; "config.1": of a page
     "Show a solution of an exercise: as code in a notebook, printed elsewhere."
     from IPython import get_ipython
     from IPython.display import display
