@@ -1,10 +1,10 @@
-"""A lesson's exercise ends with `# show_solution("03.2")`. Its page shows that solution, folded,
+"""An exercise ends with `# show_solution("03.2")`. Its page shows that solution, folded,
 below what the check says."""
 import re
 
 from distill_nb.lesson import _solutions
 
-CALL = re.compile(r"^# show_solution\(\"((\d\d)\.\d+)\"\)\n?", re.M)
+CALL = re.compile(r"^# show_solution\(\"((\w+)\.\d+)\"\)\n?", re.M)
 FOLDED = """::: {{.callout-tip collapse="true"}}
 ### Solution
 

@@ -47,7 +47,7 @@ def _card_shares(device) -> bool: # Ampere or newer
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 def _can_share(x:Tensor) -> bool: # a key or value
-    "On NVIDIA's cards the kernel that shares them needs half precision and a card that can."
+    "On NVIDIA's cards sharing them needs half precision, and Ampere or a newer card."
     if not x.is_cuda: return True
     return x.dtype != torch.float32 and _card_shares(x.device)
 
@@ -93,7 +93,8 @@ class GQAAttention(nn.Module):
         q, k, v = self.qkv(x, cos_sin)
         if cache is not None: k, v = cache.update(k, v)
         if not _can_share(k):
-            k, v = (t.repeat_interleave(self.num_heads // self.num_kv_heads, 1) for t in (k, v))
+            group = self.num_heads // self.num_kv_heads
+            k, v = (t.repeat_interleave(group, 1) for t in (k, v))
         mask = causal_mask(new, total, x.device) if past and new > 1 else None
         out = F.scaled_dot_product_attention( # [batch, heads, seq, head_dim]
             q, k, v, attn_mask=mask, is_causal=new > 1 and not past,

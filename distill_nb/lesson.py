@@ -138,7 +138,7 @@ def _in_words(expected, got):
     return f"expected {short(expected)}, got {short(got)}"
 
 # %% ../nbs/engine/lesson.ipynb #solutioncode
-def show_solution(exercise): # such as "03.2": of lesson 03, exercise 2
+def show_solution(exercise): # "03.2": of lesson 03, exercise 2; "config.1": of a page
     "Show a solution of an exercise: as code in a notebook, printed elsewhere."
     from IPython import get_ipython
     from IPython.display import display
@@ -162,3 +162,22 @@ def _solutions(lesson): # "03" → {"03.1": code, …}
     if not path.is_file(): return {}
     each = re.compile(r"^## (\S+)\n+```python\n(.+?)\n```$", re.M | re.S)
     return dict(each.findall(path.read_text(encoding="utf-8")))
+
+# %% ../nbs/engine/lesson.ipynb #glosses
+_ENGLISH = {
+    "铁": "iron", "铜": "copper", "的元素符号是": "'s symbol is", "，": "comma", "。": "full stop",
+    "狗": "dog", "咬": "bites", "人": "man", "长": "long", "江": "river", "流": "flows",
+    "入": "into", "东": "east", "海": "sea", "黄": "yellow", "河": "river", "渤": "Bo",
+    "比": "than"}
+
+# %% ../nbs/engine/lesson.ipynb #glosscode
+def _glossed(token, apart=" "): # "铁" → "铁 iron"
+    return f"{token}{apart}{_ENGLISH[token]}" if token in _ENGLISH else token
+
+def _labels(tokens, apart=" "): # for the axes of a plot; long ones are on two lines
+    import matplotlib.pyplot as plt
+    from matplotlib.font_manager import fontManager
+    there = {font.name for font in fontManager.ttflist}
+    if there.isdisjoint(plt.rcParams["font.family"][1:]): # those of `plot_style` with Chinese
+        return [_ENGLISH.get(token, token) for token in tokens]
+    return [_glossed(token, "\n" if len(token) > 2 else apart) for token in tokens]

@@ -11,7 +11,8 @@ from .files import ASSETS
 from .lesson import exercise, model_map, show_solution
 
 # %% ../nbs/00_tour.ipynb #cell-06
-SENTENCE = "铁的元素符号是Fe，铜的元素符号是Cu。" # "The symbol of the element iron is Fe, that of copper is Cu."
+# "The symbol of the element iron is Fe, that of copper is Cu."
+SENTENCE = "铁的元素符号是Fe，铜的元素符号是Cu。"
 
 def tiny_text() -> str: # articles, separated by blank lines
     "The little encyclopedia that the package ships."
