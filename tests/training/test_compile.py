@@ -66,7 +66,7 @@ def test_a_compiled_run_takes_the_same_steps(tmp_path, flags):
     plain = _train(tmp_path / "plain", *flags.split())
     with mock.patch("distill_nb.trainer._compile_hidden", both):
         assert _train(tmp_path / "compiled", "--compile", *flags.split()) == plain
-    assert len(traced) == 2 # the teacher and one layer; no validation is traced
+    assert len(traced) == 2 # the teacher and one layer; validations are not compiled
 
 def test_compile_is_refused_in_a_line(capsys, tmp_path):
     argv = "train", "--preset", "tiny", "--device", "cpu", "--compile", "--checkpoint-dir"
