@@ -6,9 +6,10 @@
 __all__ = []
 
 # %% ../nbs/tools/convert.ipynb #cell-02
-import json
+import json, logging
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 import torch
@@ -141,6 +142,7 @@ def _add_settings(writer, c:ModelConfig, dtype):
     writer.add_vocab_size(c.vocab_size)
 
 def _add_tokenizer(writer, tokenizer):
+    if tokenizer is None: return writer.add_tokenizer_model("none")
     kinds = _package("gguf").TokenType
     texts = {i: text for text, i in tokenizer.get_vocab().items()}
     added = tokenizer.added_tokens_decoder
@@ -161,9 +163,12 @@ def _add_tokenizer(writer, tokenizer):
     writer.add_eos_token_id(tokenizer.eos_token_id)
     if (pad := tokenizer.pad_token_id) is not None: writer.add_pad_token_id(pad)
 
-def _save_gguf(student:StudentModel, tokenizer, path, dtype="f32"): # or f16, q8_0
+def _save_gguf(student:StudentModel,
+               tokenizer, # None where only ids are to be read and written
+               path, dtype="f32"): # or f16, q8_0
     "One file for llama.cpp; rows of the embedding without a token are left out."
-    gguf, n = _package("gguf"), _num_ids(tokenizer)
+    gguf, n = _package("gguf"), student.config.vocab_size
+    if tokenizer is not None: n = _num_ids(tokenizer)
     c = replace(student.config, vocab_size=n)
     writer, kinds = gguf.GGUFWriter(path, _ARCH), gguf.GGMLQuantizationType
     _add_settings(writer, c, dtype)
@@ -294,6 +299,59 @@ def _to_onnx(folder, student, tokenizer, ids, dtype):
         theirs = _run_onnx(session, ids, [n for n in sizes if n])
     ours = student(torch.tensor([ids]))[0]
     yield _prove(ours, theirs, 1e-4, "ONNX Runtime, with its cache")
+
+# %% ../nbs/tools/convert.ipynb #speed
+def _greedy_onnx(run, c:ModelConfig, ids, n): # → n new ids
+    "`run`: from inputs by name to the graph's outputs, in their order."
+    import numpy as np
+    names = [f"past_key_values.{i}.{kind}" for i in range(c.num_layers)
+             for kind in ("key", "value")]
+    past = [np.zeros([1, c.num_kv_heads, 0, c.head_dim], np.float32)] * len(names)
+    new, written, at = ids, [], 0
+    for _ in range(n):
+        at += len(new)
+        logits, *past = run(dict(zip(names, past)) | dict(
+            input_ids=np.array([new]), attention_mask=np.ones([1, at], int),
+            position_ids=np.arange(at - len(new), at)[None]))
+        new = [int(logits[0, -1].argmax())]
+        written += new
+    return written
+
+def _with_onnxruntime(student, folder):
+    from onnxruntime import InferenceSession
+    session = InferenceSession(_decoder_onnx(student).SerializeToString(),
+                               providers=["CPUExecutionProvider"])
+    return partial(_greedy_onnx, partial(session.run, None), student.config)
+
+def _with_openvino(student, folder):
+    import nncf, openvino # which compresses, and which runs
+    path = folder / "model.onnx"
+    path.write_bytes(_decoder_onnx(student).SerializeToString())
+    model = openvino.Core().read_model(path)
+    nncf.set_log_level(logging.ERROR) # else it draws tables
+    model = nncf.compress_weights(model)
+    request = openvino.Core().compile_model(model, "CPU").create_infer_request()
+    def run(inputs): return [x.copy() for x in request.infer(inputs).values()]
+    return partial(_greedy_onnx, run, student.config)
+
+def _with_llama_cpp(student, folder):
+    from llama_cpp import Llama
+    path, n_threads = str(folder / "student.gguf"), torch.get_num_threads()
+    _save_gguf(student, None, path, "q8_0")
+    llama = Llama(path, n_ctx=256, n_threads=n_threads, verbose=False)
+    def write(ids, n): # → n new ids
+        llama.reset()
+        return [id for id, _ in zip(llama.generate(ids, temp=0.0, repeat_penalty=1.0), range(n))]
+    return write
+
+def _other_writers(student, folder) -> dict: # name → function of ids and a number
+    "The student in the other programs that are installed, each with its file in `folder`."
+    ways, found = {"ONNX Runtime": _with_onnxruntime, "OpenVINO, int8": _with_openvino,
+                   "llama.cpp, Q8_0": _with_llama_cpp}, {}
+    for name, way in ways.items():
+        try: found[name] = way(student, Path(folder))
+        except ImportError: pass
+    return found
 
 # %% ../nbs/tools/convert.ipynb #cell-convert
 _TARGETS = dict( # what writes it, its name on the hub, and how it is loaded

@@ -210,8 +210,8 @@ def _with_compiled_layers(student): # its weights are shared
     twin._modules = student._modules | dict(layers=nn.ModuleList(layers))
     return twin
 
-def _compile_hidden(student, asked, device): # `asked`: the teacher's `hidden`, or None
-    "Compiled functions in place of both `hidden`; raises `BadInput` where there are none."
+def _compile_hidden(student, teacher, device): # the teacher may be None
+    "What takes the place of their `hidden`; raises `BadInput` where PyTorch cannot compile."
     if torch.device(device).type != "cuda":
         raise BadInput("compile=True is for a CUDA card; leave it out: on a CPU it saves little")
     try: torch.compile(lambda x: 2 * x + 1)(torch.ones(8, device=device))
@@ -219,5 +219,6 @@ def _compile_hidden(student, asked, device): # `asked`: the teacher's `hidden`, 
         raise BadInput(f"compile=True: PyTorch cannot compile here ({first_line(e)}); "
                        "leave it out") from e
     _log.info("the first step takes up to a minute: it is compiled")
-    if asked: asked = torch.compile(asked, dynamic=False, mode="reduce-overhead")
-    return _with_compiled_layers(student).hidden, asked
+    ask = _with_compiled_layers(student).hidden
+    if teacher is None: return ask, None
+    return ask, torch.compile(teacher.hidden, dynamic=False, mode="reduce-overhead")

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 import psutil, torch
 from .config import BadInput, ModelConfig
+from .convert import _other_writers
 from .data import WikiDataset
 from .decode import _Layouts
 from .device import _half
@@ -211,11 +212,13 @@ def _many(student, kind, prompts, new_tokens): # → lists of new ids
     return write
 
 def _speeds(times) -> list: # notes
-    limit, one, eight, *int8 = times.values()
+    limit, one, eight, *_ = times.values()
     notes = [f"with the cache: {limit / one:.0%} of the speed at which the weights can be read, "
              f"{times['transformers'] / one:.2f} times transformers'",
              f"8 texts at once: {one / eight:.1f} times the tokens of one in the same time"]
-    if "in int8" in times: notes.append(f"in int8: {one / times['in int8']:.1f} times FP32")
+    if int8 := times.get("in int8"):
+        notes.append(f"in int8: {one / int8:.1f} times FP32, "
+                     f"{times['transformers'] / int8:.1f} times transformers'")
     return notes
 
 def _bench_generate(new_tokens=64, tiny=False) -> dict:
@@ -245,8 +248,12 @@ def _bench_generate(new_tokens=64, tiny=False) -> dict:
         raise Unequal("the generators write different tokens")
     runs = {"reading the weights": read, "with the cache": cached,
             "8 texts at once, for each": eight}
-    if device == "cpu": runs["in int8"] = _many(student, "int8", [prompt], new_tokens)
     runs |= {"transformers": transformers, "anew every token": anew}
-    times = race(runs, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        if device == "cpu":
+            runs["in int8"] = _many(student, "int8", [prompt], new_tokens)
+            others = _other_writers(student, folder)
+            runs |= {name: partial(f, start[0].tolist(), new_tokens) for name, f in others.items()}
+        times = race(runs, 3)
     times["8 texts at once, for each"] /= 8
     return dict(generate=_result(times, _speeds(times)))

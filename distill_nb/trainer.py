@@ -66,12 +66,13 @@ class StudentWithLoss(nn.Module):
     def __init__(self, student, config:TrainingConfig, vocab_size):
         super().__init__()
         self.student, self.config, self.vocab_size = student, config, vocab_size
-        self.hidden = student.hidden
+        self.ask = None # or what takes the place of the student's `hidden`
 
     def forward(self, input_ids, labels, teacher_hidden, teacher_weight, num_tokens,
                 alpha=None, # that of the settings if not given
                 ) -> KDLoss:
-        hidden, head, c = self.hidden(input_ids), self.student.head_weight, self.config
+        hidden = (self.ask or self.student.hidden)(input_ids)
+        head, c = self.student.head_weight, self.config
         alpha = c.alpha if alpha is None else alpha
         return fused_kd_loss(hidden, head, teacher_hidden, teacher_weight, labels,
                              alpha, c.temperature, self.vocab_size, num_tokens)
@@ -129,9 +130,8 @@ class DistillationTrainer:
 # %% ../nbs/09_trainer.ipynb #prepare
 def _prepare(t:DistillationTrainer, train) -> tuple:
     "The step and the loader of its batches, on the device or on all of them."
-    model, t.ask = t.with_loss(t.student), t.teacher and t.teacher.hidden
-    if t.run.compile:
-        model.hidden, t.ask = _compile_hidden(t.student, t.ask, t.accelerator.device)
+    model, t.ask, device = t.with_loss(t.student), None, t.accelerator.device
+    if t.run.compile: model.ask, t.ask = _compile_hidden(t.student, t.teacher, device)
     optimizer = make_optimizer(t.student, t.config, t.run.optimizer)
     model, optimizer, train = t.accelerator.prepare(model, optimizer, train)
     schedule = make_schedule(optimizer.optimizer, t.config, t.place.total_steps)
@@ -189,7 +189,7 @@ def teach(self:DistillationTrainer, batch): # → hidden states and head, or Non
     "The teacher's answers: from the batch if the data bring them, else by asking."
     if not self.config.alpha: return None, None
     hidden = batch.get("teacher_hidden")
-    if hidden is None: hidden = self.ask(batch["input_ids"])
+    if hidden is None: hidden = (self.ask or self.teacher.hidden)(batch["input_ids"])
     return hidden, self.teacher.head_weight
 
 # %% ../nbs/09_trainer.ipynb #flush

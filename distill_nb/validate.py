@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 import torch, torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -147,7 +148,8 @@ def _make_step(run, device) -> tuple: # a function to call; where the teacher co
     labels[:, -1] = IGNORE
     def answer(ids): return model.base_model(ids, use_cache=False).last_hidden_state
     if run.compile:
-        with_loss.hidden, answer = _compile_hidden(student, answer, device)
+        teacher = SimpleNamespace(hidden=answer)
+        with_loss.ask, answer = _compile_hidden(student, teacher, device)
     @torch.no_grad()
     def teach(batch): return answer(batch["input_ids"]), head
     batches = [dict(input_ids=ids, labels=labels)] * run.accumulate

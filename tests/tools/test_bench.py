@@ -18,8 +18,8 @@ def test_a_table_is_printed_and_written(tmp_path, capfd):
     out, found = capfd.readouterr().out, json.loads((tmp_path / "bench.json").read_text())
     rows = found["results"]["generate"]["rows"]
     limit, cached, eight = "reading the weights", "with the cache", "8 texts at once, for each"
-    low = [] if torch.cuda.is_available() else ["in int8"]
-    assert list(rows) == [limit, cached, eight, *low, "transformers", "anew every token"]
+    assert list(rows)[:5] == [limit, cached, eight, "transformers", "anew every token"]
+    assert {"in int8", "ONNX Runtime"} <= rows.keys() or torch.cuda.is_available()
     share = rows[limit]["seconds"] / rows[cached]["seconds"]
     assert f"with the cache: {share:.0%} of the speed at which the weights can be read" in out
     assert found["about"]["machine"]

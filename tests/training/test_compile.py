@@ -60,9 +60,9 @@ def test_a_compiled_run_takes_the_same_steps(tmp_path, flags):
         traced.append(graph)
         return graph.forward
     compiled = partial(torch.compile, backend=backend, dynamic=False)
-    def both(student, asked, device): # as on a card, but for the kernels
+    def both(student, teacher, device): # as on a card, but for the kernels
         with mock.patch("torch.compile", lambda f, **kwargs: compiled(f)):
-            return _with_compiled_layers(student).hidden, compiled(asked)
+            return _with_compiled_layers(student).hidden, compiled(teacher.hidden)
     plain = _train(tmp_path / "plain", *flags.split())
     with mock.patch("distill_nb.trainer._compile_hidden", both):
         assert _train(tmp_path / "compiled", "--compile", *flags.split()) == plain
