@@ -35,6 +35,7 @@ def to_llama(student:StudentModel):
         rope_parameters=dict(rope_type="default", rope_theta=c.rope_theta),
         attention_dropout=c.dropout, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=None))
+    llama.config.rope_theta = c.rope_theta # where transformers 4 looks for it
     llama.load_state_dict({_hf_name(k): v for k, v in student.state_dict().items()})
     return llama.eval()
 

@@ -6,7 +6,7 @@
 __all__ = ['token_bytes']
 
 # %% ../nbs/engine/tokenizer.ipynb #imports
-import copy, logging, os, re, unicodedata
+import copy, json, logging, os, re, unicodedata
 from array import array
 from collections import Counter
 from contextlib import contextmanager
@@ -211,6 +211,14 @@ def _excerpt(text, other):
     return text[max(0, at - 5):at + 15]
 
 # %% ../nbs/engine/tokenizer.ipynb #save
+def _for_transformers_4(settings): # of `tokenizer_config.json`
+    "With the names from before, which transformers 5 takes as well."
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    return settings
+
 def _save_tokenizer(tokenizer, folder,
                     longest=None): # tokens that the model takes, where that is to be said
     "As it was used, but without a chat template, since the student never saw a chat."
@@ -219,3 +227,6 @@ def _save_tokenizer(tokenizer, folder,
     if longest: own.model_max_length = longest
     own.init_kwargs = tokenizer.init_kwargs | dict(fix_mistral_regex=False)
     own.save_pretrained(folder)
+    path = Path(folder) / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(_for_transformers_4(settings), indent=2), encoding="utf-8")

@@ -200,18 +200,20 @@ def _steps(run, device) -> dict:
 
 # %% ../nbs/tools/validate.ipynb #compiled
 def _compiled(run, device) -> dict:
-    start = time.perf_counter()
+    start, on_card = time.perf_counter(), device == "cuda"
     take, _ = _make_step(run.changed(compile=True), device)
-    torch.cuda.reset_peak_memory_stats()
+    if on_card: torch.cuda.reset_peak_memory_stats()
     for _ in range(3): losses, norm = take() # compiled, then recorded, then played
     found = dict(loss=losses.loss.item(), grad_norm=norm.item())
     first = time.perf_counter() - start
     seconds = fastest(take, 10)
     tokens = run.accumulate * run.training.batch_size * run.seq_len
-    return found | dict(
-        first_s=first, ms=1e3 * seconds, profile=_launches(take),
-        allocated_gb=torch.cuda.max_memory_allocated() / 1e9,
+    found |= dict(
+        first_s=first, ms=1e3 * seconds,
         told=f"{tokens / seconds:,.0f} tokens per second, after {first:.0f} s of compiling")
+    if not on_card: return found
+    return found | dict(allocated_gb=torch.cuda.max_memory_allocated() / 1e9,
+                        profile=_launches(take))
 
 # %% ../nbs/tools/validate.ipynb #programs
 def _program(*words) -> str: # what it printed last

@@ -109,7 +109,7 @@ def check_what_is_drawn(page):
     assert page.title() and page.locator("h1").first.is_visible()
     assert page.evaluate(MISSING) == []
     assert page.evaluate(UNSET) == []
-    if page.locator(".math").count(): assert page.evaluate(HAS_KATEX)
+    if page.locator(".math").count(): page.wait_for_function(HAS_KATEX)  # or it times out
     for width in WIDTHS:
         page.set_viewport_size(dict(width=width, height=844))
         scrolled = page.evaluate("document.documentElement.scrollWidth")

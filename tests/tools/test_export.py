@@ -1,6 +1,10 @@
 """The folder for transformers: what it keeps out of a text, what it leaves open, and why the
 student is a Llama and not one of its relatives."""
+import copy, json
+from collections import Counter
+
 import pytest, torch
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM, AutoTokenizer, DeepseekV3Config, Gemma2Config, LlamaConfig, Qwen2Config,
     Qwen3Config)
@@ -78,3 +82,43 @@ def test_what_the_relatives_of_llama_add():
     assert new[LlamaConfig] == 1 and new[Gemma2Config] == 0  # which multiplies by 1 + weight
     assert not DeepseekV3Config().tie_word_embeddings
     assert ModelConfig().vocab_size > 151_643 + 22  # Qwen2.5 has rows without a token
+
+
+def test_programs_that_know_transformers_4_read_it(loud, tokenizer, tmp_path):
+    "They look elsewhere for the base of RoPE, take 10,000 if it is not there, and say nothing."
+    save_hf(loud, tokenizer, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10_000
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    more = copy.deepcopy(tokenizer)
+    more.add_special_tokens({"extra_special_tokens": ["<one more>"]})
+    save_hf(loud, more, tmp_path / "more")
+    settings = json.loads((tmp_path / "more" / "tokenizer_config.json").read_text())
+    assert settings["additional_special_tokens"] == ["<one more>"]
+    assert "extra_special_tokens" not in settings
+    again = AutoTokenizer.from_pretrained(tmp_path / "more")
+    assert again.all_special_tokens == more.all_special_tokens
+
+
+def test_the_loader_of_vllm_finds_every_weight_once(loud, tokenizer, tmp_path):
+    "It joins queries, keys and values, and gate and up; the sizes follow from config.json."
+    save_hf(loud, tokenizer, tmp_path)
+    c = json.loads((tmp_path / "config.json").read_text())
+    assert c["architectures"] == ["LlamaForCausalLM"] and c["tie_word_embeddings"]
+    joined = dict(q_proj="qkv_proj", k_proj="qkv_proj", v_proj="qkv_proj",
+                  gate_proj="gate_up_proj", up_proj="gate_up_proj")
+    found = Counter() # rows of each weight
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        for name in file.keys():
+            *front, part, kind = name.split(".")
+            found[".".join([*front, joined.get(part, part), kind])] += file.get_tensor(name).shape[0]
+    hidden, inner, head_dim = c["hidden_size"], c["intermediate_size"], c["head_dim"]
+    heads = c["num_attention_heads"] + 2 * c["num_key_value_heads"]
+    rows = {"self_attn.qkv_proj": heads * head_dim, "self_attn.o_proj": hidden,
+            "mlp.gate_up_proj": 2 * inner, "mlp.down_proj": hidden,
+            "input_layernorm": hidden, "post_attention_layernorm": hidden}
+    expected = {f"model.layers.{i}.{name}.weight": n for name, n in rows.items()
+                for i in range(c["num_hidden_layers"])}
+    expected |= {"model.embed_tokens.weight": c["vocab_size"], "model.norm.weight": hidden}
+    assert found == expected

@@ -23,6 +23,9 @@ def test_without_a_card_one_line_and_status_2(tmp_path, monkeypatch, capfd):
 def test_every_part_runs_and_is_in_the_report(tmp_path, monkeypatch):
     for name in "trl", "liger_kernel", "torchtune":  # the peers race elsewhere
         monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(  # which is for a card
+        "distill_nb.validate._compile_hidden",
+        lambda student, teacher, device: (student.hidden, teacher.hidden))
     path = tmp_path / "report.json"
     *lines, last = _validate(TINY, path, "cpu")
     report = json.loads(path.read_text())
@@ -34,6 +37,7 @@ def test_every_part_runs_and_is_in_the_report(tmp_path, monkeypatch):
     assert loss["tiles"].keys() >= {"alpha 0.5, T 2.0", "alpha 1.0, T 1.0", "alpha 0.0, T 1.0"}
     assert training["losses"][-1] < training["losses"][0] - 1 and not training["skipped"]
     assert training["valid"]["kl"] > 0 and training["tokens_per_s"]
+    assert 0 < report["compiled"]["loss"] < report["steps"]["loss"]  # two steps later
     assert report["steps"]["planned_gb"] > 0 and report["steps"]["tokens_per_s"] > 0
     assert re.search(r"every (single )?bit|the same", report["resuming"]["told"])
     assert "bare matmuls" in report["speed"]["race"]["rows"] and len(report["chunks"]["ms"]) == 5
