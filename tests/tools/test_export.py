@@ -112,7 +112,8 @@ def test_the_loader_of_vllm_finds_every_weight_once(loud, tokenizer, tmp_path):
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         for name in file.keys():
             *front, part, kind = name.split(".")
-            found[".".join([*front, joined.get(part, part), kind])] += file.get_tensor(name).shape[0]
+            whole = ".".join([*front, joined.get(part, part), kind])
+            found[whole] += file.get_tensor(name).shape[0]
     hidden, inner, head_dim = c["hidden_size"], c["intermediate_size"], c["head_dim"]
     heads = c["num_attention_heads"] + 2 * c["num_key_value_heads"]
     rows = {"self_attn.qkv_proj": heads * head_dim, "self_attn.o_proj": hidden,
