@@ -301,6 +301,8 @@ def _to_onnx(folder, student, tokenizer, ids, dtype):
     yield _prove(ours, theirs, 1e-4, "ONNX Runtime, with its cache")
 
 # %% ../nbs/tools/convert.ipynb #speed
+_log = logging.getLogger("distill_nb")
+
 def _greedy_onnx(run, c:ModelConfig, ids, n): # → n new ids
     "`run`: from inputs by name to the graph's outputs, in their order."
     import numpy as np
@@ -351,6 +353,7 @@ def _other_writers(student, folder) -> dict: # name → function of ids and a nu
     for name, way in ways.items():
         try: found[name] = way(student, Path(folder))
         except ImportError: pass
+        except Exception as e: _log.warning(f"{name} is left out: {first_line(e)}")
     return found
 
 # %% ../nbs/tools/convert.ipynb #cell-convert
