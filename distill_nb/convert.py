@@ -262,21 +262,27 @@ def _decoder_onnx(student:StudentModel): # → `onnx.ModelProto`
     logits = {"logits": (_FLOAT, [*new, c.vocab_size])}
     return _onnx_model(g, ids | past, logits | present)
 
-def _run_onnx(session, ids, sizes): # of the calls
-    "Logits of ONNX Runtime, [seq, vocab]."
+def _onnx_reader(run, c:ModelConfig): # `run`: inputs by name → the graph's outputs, in order
+    "A function that reads the next ids and returns their logits, [new, vocab]."
     import numpy as np
-    past, rows, at = {}, [], 0
-    for i in session.get_inputs()[3:]: # [batch, kv_heads, past, head_dim]
-        past[i.name] = np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32)
-    for size in sizes:
-        new = np.array([ids[at:at + size]])
-        at += size
-        logits, *present = session.run(None, past | {
-            "input_ids": new, "attention_mask": np.ones([1, at], int),
-            "position_ids": np.arange(at - size, at)[None]})
-        past = dict(zip(past, present))
-        rows.append(torch.from_numpy(logits[0]))
-    return torch.cat(rows)
+    names = [f"past_key_values.{i}.{kind}" for i in range(c.num_layers)
+             for kind in ("key", "value")]
+    past = [np.zeros([1, c.num_kv_heads, 0, c.head_dim], np.float32)] * len(names)
+    at = 0
+    def read(new):
+        nonlocal past, at
+        at += len(new)
+        logits, *past = run(dict(zip(names, past)) | dict(
+            input_ids=np.array([new]), attention_mask=np.ones([1, at], int),
+            position_ids=np.arange(at - len(new), at)[None]))
+        return logits[0]
+    return read
+
+def _run_onnx(session, c:ModelConfig, ids, sizes): # of the calls
+    "Logits of ONNX Runtime, [seq, vocab]."
+    read = _onnx_reader(partial(session.run, None), c)
+    calls = torch.tensor(ids).split(sizes)
+    return torch.cat([torch.from_numpy(read(new.tolist())) for new in calls])
 
 def _to_onnx(folder, student, tokenizer, ids, dtype):
     if 4 * student.config.num_params >= 2**31:
@@ -296,7 +302,7 @@ def _to_onnx(folder, student, tokenizer, ids, dtype):
     with _running("ONNX Runtime"):
         session = onnxruntime.InferenceSession(folder / "model.onnx",
                                                providers=["CPUExecutionProvider"])
-        theirs = _run_onnx(session, ids, [n for n in sizes if n])
+        theirs = _run_onnx(session, student.config, ids, [n for n in sizes if n])
     ours = student(torch.tensor([ids]))[0]
     yield _prove(ours, theirs, 1e-4, "ONNX Runtime, with its cache")
 
@@ -304,18 +310,9 @@ def _to_onnx(folder, student, tokenizer, ids, dtype):
 _log = logging.getLogger("distill_nb")
 
 def _greedy_onnx(run, c:ModelConfig, ids, n): # → n new ids
-    "`run`: from inputs by name to the graph's outputs, in their order."
-    import numpy as np
-    names = [f"past_key_values.{i}.{kind}" for i in range(c.num_layers)
-             for kind in ("key", "value")]
-    past = [np.zeros([1, c.num_kv_heads, 0, c.head_dim], np.float32)] * len(names)
-    new, written, at = ids, [], 0
+    read, new, written = _onnx_reader(run, c), ids, []
     for _ in range(n):
-        at += len(new)
-        logits, *past = run(dict(zip(names, past)) | dict(
-            input_ids=np.array([new]), attention_mask=np.ones([1, at], int),
-            position_ids=np.arange(at - len(new), at)[None]))
-        new = [int(logits[0, -1].argmax())]
+        new = [int(read(new)[-1].argmax())]
         written += new
     return written
 
