@@ -2,6 +2,9 @@
 import html, re
 from urllib.parse import unquote, urlsplit
 
+NAME_LINK = re.compile(r"\[(`[^`\n]+`)\]\([^()\s]*\)")
+# [[`name`](page of the name)](page): a link with a link in its text
+IN_LINK = re.compile(rf"\[((?:[^\[\]\n]|{NAME_LINK.pattern})+)\](?=\([^()\s]+\))")
 LINK = re.compile(r'(<(?:a|img|link|source)\b[^>]*?\s(?:href|src)=")([^"]*)')
 
 
@@ -18,6 +21,11 @@ def target(page, link):
     if url.scheme or url.netloc: return None, ""
     file = (page.parent/unquote(url.path)).resolve() if url.path else page
     return file/"index.html" if file.is_dir() else file, unquote(url.fragment)
+
+
+def keep_links(text):
+    "nbdev links names in backticks, inside a link as well, which then falls apart: undo that."
+    return IN_LINK.sub(lambda m: NAME_LINK.sub(r"\1", m[0][1:-1]).join("[]"), text)
 
 
 def settle_names(site, symbols):

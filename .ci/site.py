@@ -12,7 +12,7 @@ from smalldocs.site import build
 from answers import fold_answers
 from folds import fold_asides
 from formulas import set_formulas
-from links import broken_links, settle_names
+from links import broken_links, keep_links, settle_names
 from pages import finish_pages
 from reference import improve_entries, index_page
 from solutions import fold_solutions
@@ -38,6 +38,9 @@ def prepare_notebook(path, notebooks, proc, cfg):
     first = nb["cells"][0]
     if first["cell_type"] == "raw":
         first["source"] = [s for s in first["source"] if not s.startswith("output-file:")]
+    for cell in nb["cells"]:
+        if cell["cell_type"] != "markdown": continue
+        cell["source"] = keep_links("".join(cell["source"])).splitlines(keepends=True)
     nb["cells"] = fold_asides(fold_solutions(show_once(nb["cells"])))
     text = json.dumps(nb, ensure_ascii=False, indent=1)
     site = f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/")
