@@ -186,7 +186,7 @@ def test_broken_links_are_told_with_their_page(tmp_path):
 def test_a_name_in_a_link_does_not_break_the_link():
     from links import keep_links
     name = "[`teacher_dtype`](https://pages.example/device.html#teacher_dtype)"
-    assert keep_links(f"so [{name}](device.ipynb) asks") == "so [`teacher_dtype`](device.ipynb) asks"
+    assert keep_links(f"a [{name}](device.ipynb) b") == "a [`teacher_dtype`](device.ipynb) b"
     assert keep_links(f"[{name} and `b`](https://x.y)") == "[`teacher_dtype` and `b`](https://x.y)"
     for alone in (name, f"[a](b.ipynb) and {name} (here)", f"[a] {name}", f"x[{name}] = 3"):
         assert keep_links(alone) == alone
