@@ -1,17 +1,20 @@
 """A lesson asks "Before you run it: …". On its page the answer is folded until you ask for it:
 what the next cells put out, and the paragraph that says it in words."""
+import re
+
 from bs4 import BeautifulSoup
 
-ASKED = "Before you run it"
+ASKED = re.compile("Before you run it|运行之前") # in English and in Chinese
+TITLES = {"en": ("What it prints", "The answer"), "zh-CN": ("输出", "答案")}
 
 
 def fold_answers(site):
     for page in site.glob("nbs/**/*.html"):
         text = page.read_text(encoding="utf-8")
-        if ASKED not in text: continue
+        if not ASKED.search(text): continue
         soup = BeautifulSoup(text, "html.parser")
         for p in soup.find_all("p"):
-            if ASKED in p.get_text(): fold(soup, p)
+            if ASKED.search(p.get_text()): fold(soup, p)
         page.write_text(str(soup), encoding="utf-8")
 
 
@@ -19,8 +22,9 @@ def fold(soup, question):
     cells, said = after(question)
     shown = [outputs for outputs in map(outputs_of, cells) if outputs]
     if not shown: return
-    for outputs in shown[:-1]: wrap(soup, outputs, "What it prints")
-    answer = wrap(soup, shown[-1], "The answer")
+    before, title = TITLES[soup.html["lang"]]
+    for outputs in shown[:-1]: wrap(soup, outputs, before)
+    answer = wrap(soup, shown[-1], title)
     if said is not None: answer.append(said)
 
 

@@ -2,7 +2,7 @@
 a piece for each markdown cell, below a line `<!-- cell digest -->` with the digest of the English
 it was made from. An empty piece leaves its cell out.
 
-    python .ci/chinese.py            write the notebooks, for JupyterLab: nbs/zh/NN_lesson.ipynb
+    python .ci/chinese.py            write the notebooks, for JupyterLab: _zh/NN_lesson.ipynb
     python .ci/chinese.py behind     list the cells whose English has changed since, or that miss
     python .ci/chinese.py stamp NN   all pieces of lesson NN say what the English says now
 """
@@ -12,9 +12,14 @@ from pathlib import Path
 from smalldocs.markdown import pandoc_id
 
 ROOT = Path(__file__).resolve().parent.parent
-EDITION = "nbs/zh"
+EDITION = "nbs/zh" # its prose, and its place on the site
+WRITTEN = "_zh" # where nbdev does not look for modules
+PHRASES = { # what the site's build adds
+    '#| code-summary: "Imports"': '#| code-summary: "导入"',
+    '#| code-summary: "How the picture is drawn"': '#| code-summary: "这幅图是怎么画的"',
+    "### Solution\n": "### 答案\n"}
 PIECE = re.compile(r"^<!-- (\S+?)(?: (\w{8}))? -->\n", re.M)
-HEADING = re.compile(r"^(#+) (.+?) *$", re.M)
+HEADING = re.compile(r"^#+ .+?(?= *$)", re.M)
 BESIDE = re.compile(r"\]\((?!\d\d_|https?:|#|/)") # a link to what is no lesson
 
 
@@ -56,33 +61,38 @@ def stamp(lesson):
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
-def translated(english, chinese):
-    "Headings keep the places that links lead to, and links lead out of the edition's folder."
-    places = [pandoc_id(h) for _, h in HEADING.findall(english)]
-    if len(places) != len(HEADING.findall(chinese)): places = []
-    places = iter(places)
-    chinese = HEADING.sub(lambda m: f"{m[0]} {{#{p}}}" if (p := next(places, "")) else m[0], chinese)
-    return BESIDE.sub("](../", chinese)
+def headings(text): # not what stands in code
+    return HEADING.findall(re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
 
 
-def in_chinese(nb, pieces): # → the notebook; English stays where a piece is missing
+def translated(english, chinese): # headings keep the places that links lead to
+    for old, new in zip(headings(english), headings(chinese)):
+        chinese = chinese.replace(new, f"{new} {{#{pandoc_id(old.lstrip('# '))}}}", 1)
+    return chinese
+
+
+def in_chinese(nb, pieces, above): # the folder of the lessons, from that of the edition
+    "The notebook; where a piece is missing, its English."
     cells = []
     for cell in nb["cells"]:
+        source = "".join(cell["source"])
+        for english, chinese in PHRASES.items(): source = source.replace(english, chinese)
         if cell["cell_type"] == "markdown":
-            english = "".join(cell["source"])
-            _, chinese = pieces.get(cell["id"], ("", BESIDE.sub("](../", english)))
-            if not chinese: continue
-            cell = cell | dict(source=translated(english, chinese).splitlines(keepends=True))
-        cells.append(cell)
+            if cell.get("id") in pieces: source = translated(source, pieces[cell["id"]][1])
+            if not source: continue
+            source = BESIDE.sub(f"]({above}", source)
+        cells.append(cell | dict(source=source.splitlines(keepends=True)))
     return nb | dict(cells=cells)
 
 
-def write(folder, nbs): # lessons as notebooks → their editions in `folder`
+def write():
+    folder = ROOT/WRITTEN
     folder.mkdir(exist_ok=True)
-    for lesson in nbs:
-        nb = in_chinese(read_lesson(lesson), pieces_of(edition_of(lesson)))
+    for lesson in lessons():
+        nb = in_chinese(read_lesson(lesson), pieces_of(edition_of(lesson)), "../nbs/")
         text = json.dumps(nb, ensure_ascii=False, indent=1)
         (folder/lesson.name).write_text(text + "\n", encoding="utf-8")
+    print(f"{len(lessons())} notebooks in {WRITTEN}/")
 
 
 def main(command="", number=""):
@@ -90,7 +100,7 @@ def main(command="", number=""):
     elif command == "behind":
         late = [line for lesson in lessons() for line in behind(lesson)]
         print(*late or ["every lesson says what the English says"], sep="\n")
-    else: write(ROOT/EDITION, lessons())
+    else: write()
 
 
 if __name__ == "__main__": main(*sys.argv[1:])

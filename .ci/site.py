@@ -10,6 +10,7 @@ from nbdev.serve import proc_nbs
 from smalldocs.site import build
 
 from answers import fold_answers
+from chinese import EDITION, edition_of, in_chinese, pieces_of
 from folds import fold_asides
 from formulas import set_formulas
 from links import broken_links, keep_links, settle_names
@@ -47,14 +48,38 @@ def prepare_notebook(path, notebooks, proc, cfg):
     for notebook in notebooks:
         page = notebook.with_name(f"{module_of(notebook)}.html").relative_to(proc).as_posix()
         text = text.replace(f"{site}/{page}", f"/{notebook.relative_to(proc).as_posix()}")
-    for folder in ("reference", "try"): text = text.replace(f"{site}/{folder}/", f"/{folder}/")
+    for folder in ("reference", "try", EDITION): text = text.replace(f"{site}/{folder}/", f"/{folder}/")
     path.write_text(text, encoding="utf-8")
+
+
+def add_edition(proc):
+    "The lessons once more, in Chinese, and their list in the sidebar."
+    (proc/EDITION).mkdir(parents=True, exist_ok=True)
+    listed = []
+    for path in sorted(proc.glob("nbs/*.ipynb")):
+        pieces = pieces_of(edition_of(path))
+        title, about = next(iter(pieces.values()))[1].split("\n\n> ")
+        title = title.removeprefix("# ")
+        nb = in_chinese(json.loads(path.read_text(encoding="utf-8")), pieces, "../")
+        head = dict(title=title, description=about, lang="zh-CN")
+        nb["cells"][0]["source"] = f"---\n{json.dumps(head, ensure_ascii=False)}\n---"
+        to = proc/EDITION/path.name
+        to.write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
+        listed += [f"          - text: {json.dumps(f'{path.name[:2]} {title}', ensure_ascii=False)}",
+                   f"            href: {EDITION}/{path.name}"]
+    section = "\n".join(["      - section: 课程（中文版）", "        contents:", *listed, ""])
+    last = "            contents: reference/*.qmd\n" # behind it no lesson of the other language leads on
+    first = f"      - text: 中文\n        href: {EDITION}/00_tour.ipynb\n"
+    edit(proc/"_quarto.yml", lambda text: text.replace(last, last + section)
+        .replace("    right:\n", first + "    right:\n", 1)
+        .replace("nbs/*.ipynb,", f"nbs/*.ipynb, {EDITION}/*.ipynb,"))
 
 
 def prepare(proc, cfg):
     "What smalldocs needs to know beyond what nbdev says."
     notebooks = sorted(proc.glob("nbs/**/*.ipynb"))
     for path in [proc/"index.ipynb", *notebooks]: prepare_notebook(path, notebooks, proc, cfg)
+    add_edition(proc)
     quarto = proc/"_quarto.yml"
     shelves = {title: {} for title in SHELVES} # in the order of the sidebar
     for name in dict.fromkeys(LISTED.findall(quarto.read_text(encoding="utf-8"))):
@@ -70,15 +95,27 @@ def prepare(proc, cfg):
 
 
 def add_notebook_links(site, cfg):
-    "Under the title of each notebook's page, where it can be run and where it is kept."
+    "Under a notebook's title: its other language, where it can be run and where it is kept."
     header = re.compile(r'<header id="title-block-header".*?</header>', re.S)
     for page in site.glob("nbs/**/*.html"):
         name = page.relative_to(site).with_suffix(".ipynb").as_posix()
-        at = f"{cfg.user}/{cfg.repo}/blob/{cfg.branch}/{name}"
-        links = (f'<p class="lesson-links">'
-            f'<a href="https://colab.research.google.com/github/{at}">Open in Colab</a> · '
-            f'<a href="https://github.com/{at}">Source on GitHub</a></p>')
+        chinese = name.startswith(EDITION)
+        at = f"{cfg.user}/{cfg.repo}/blob/{cfg.branch}/{name.replace(EDITION, 'nbs')}"
+        in_colab, source = (("在 Colab 中打开", "GitHub 上的源文件") if chinese
+                            else ("Open in Colab", "Source on GitHub"))
+        links = (f'<p class="lesson-links">{other_language(site, page, chinese)}'
+            f'<a href="https://colab.research.google.com/github/{at}">{in_colab}</a> · '
+            f'<a href="https://github.com/{at}">{source}</a></p>')
         edit(page, lambda text: header.sub(lambda m: m[0] + links, text, count=1))
+
+
+def other_language(site, page, chinese): # → a link to it, if there is one
+    lang, words, at = (("en", "English", f"../{page.name}") if chinese
+                       else ("zh-CN", "中文", f"zh/{page.name}"))
+    if not (page.parent/at).is_file() or page.parent.name not in ("nbs", "zh"): return ""
+    tag = f'<link rel="alternate" hreflang="{lang}" href="{at}">'
+    edit(page, lambda text: text.replace("</head>", f"{tag}</head>", 1))
+    return f'<a href="{at}" lang="{lang}" hreflang="{lang}">{words}</a> · '
 
 
 def keep_to_itself(site):
