@@ -79,13 +79,13 @@ def prepare(proc, cfg):
     "What smalldocs needs to know beyond what nbdev says."
     notebooks = sorted(proc.glob("nbs/**/*.ipynb"))
     for path in [proc/"index.ipynb", *notebooks]: prepare_notebook(path, notebooks, proc, cfg)
-    add_edition(proc)
     quarto = proc/"_quarto.yml"
     shelves = {title: {} for title in SHELVES} # in the order of the sidebar
     for name in dict.fromkeys(LISTED.findall(quarto.read_text(encoding="utf-8"))):
         title, = (t for t, folder in SHELVES.items() if folder == name.rpartition("/")[0])
         module = module_of(Path(name)) # some pages export nothing
         if (cfg.lib_path/f"{module}.py").is_file(): shelves[title][module] = name
+    add_edition(proc)
     improve_entries()
     index_page(proc/"reference", shelves)
     modules = ", ".join(f"reference/{m}.qmd" for shelf in shelves.values() for m in shelf)

@@ -19,7 +19,8 @@ MODULES = sorted((ROOT / "distill_nb").glob("[!_]*.py"))
 def page_of(path): return path.relative_to(ROOT).with_suffix(".html").as_posix()
 
 
-PAGES = ["index.html", "try/index.html", *map(page_of, NOTEBOOKS), *map(page_of, HOWTO),
+CHINESE = {f"nbs/zh/{p.stem}.html": p for p in SHELVES[0]} # page → its lesson
+PAGES = ["index.html", "try/index.html", *map(page_of, NOTEBOOKS), *CHINESE, *map(page_of, HOWTO),
          "reference/index.html", *(f"reference/{p.stem}.html" for p in MODULES)]
 WIDTHS = 1280, 390
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -125,12 +126,15 @@ def settings():
     return ini["DEFAULT"]
 
 
-def check_links_to_colab_and_source(page, path):
+def check_links_to_colab_and_source(page, path, site, other=None): # language, its page
     at = "{user}/{repo}/blob/{branch}/".format(**settings()) + path.relative_to(ROOT).as_posix()
     told = "all => all.map(a => [a.innerText, a.href])"
     links = page.locator(".lesson-links a").evaluate_all(told)
-    assert links == [["Open in Colab", f"https://colab.research.google.com/github/{at}"],
-                     ["Source on GitHub", f"https://github.com/{at}"]]
+    if other: assert links.pop(0) == [other[0], f"{site}/{other[1]}"]
+    words = ("在 Colab 中打开", "GitHub 上的源文件") if other and other[0] == "English" else (
+        "Open in Colab", "Source on GitHub")
+    assert links == [[words[0], f"https://colab.research.google.com/github/{at}"],
+                     [words[1], f"https://github.com/{at}"]]
     github = page.locator("nav.navbar a", has_text="GitHub").first
     assert github.get_attribute("href") == settings()["git_url"]
 
@@ -151,7 +155,7 @@ def check_folds(page, path):
     assert headers.count() == bodies.count() == folded
     check_that_it_opens(page, headers, lambda i: bodies.nth(i).locator("pre").first)
     answers = page.locator("details.answer")
-    if path in SHELVES[0] and "Before you run it" in text: assert answers.count()
+    if path in SHELVES[0]: assert bool(answers.count()) == ("Before you run it" in text)
     check_that_it_opens(page, answers.locator("> summary"),
                         lambda i: answers.nth(i).locator(".cell-output").first)
 
@@ -177,8 +181,14 @@ def test_page(name, site, page):
     page.evaluate("document.fonts.ready")
     check_what_is_drawn(page)
     if notebook in NOTEBOOKS:
-        check_links_to_colab_and_source(page, notebook)
+        other = ("中文", f"nbs/zh/{notebook.stem}.html") if notebook in SHELVES[0] else None
+        check_links_to_colab_and_source(page, notebook, site, other)
         check_folds(page, notebook)
+    if name in CHINESE:
+        lesson = CHINESE[name]
+        check_links_to_colab_and_source(page, lesson, site, ("English", page_of(lesson)))
+        check_folds(page, lesson)
+        assert page.locator("html").get_attribute("lang") == "zh-CN"
     check_contrast(page)
     assert outside == [], outside
     assert page.wrong == [], page.wrong
@@ -210,7 +220,8 @@ def test_search_finds_a_lesson(site, page):
 def test_next_and_previous_lead_through_the_course_and_the_workshop(site, page):
     page.goto(f"{site}/nbs/00_tour.html")
     listed = page.locator("#quarto-sidebar a[href$='.html']").evaluate_all(LINKS)
-    notebooks = [href for href in listed if "/nbs/" in href]
+    notebooks = [href for href in listed if "/nbs/" in href and "/zh/" not in href]
+    assert [h for h in listed if "/zh/" in h] == [f"{site}/{name}" for name in CHINESE]
     assert notebooks[:12] == [f"{site}/{page_of(p)}" for p in SHELVES[0]]
     assert sorted(notebooks) == sorted(f"{site}/{page_of(p)}" for p in NOTEBOOKS)
     def walk(link): # → the notebooks on the way, to the last link of its kind or out of them
