@@ -146,9 +146,10 @@ def _share_kept(passes) -> float: # of `_Speculator.passes`
 # %% ../nbs/tools/speculate.ipynb #race
 def _race_drafts(writers:dict, # name → `TextGenerator`; the first is the yardstick
                  prompts, repeats=3, **settings) -> dict:
-    "How many times as fast as the first, on the same texts, in turns."
-    def write(writer):
-        for prompt in prompts: list(writer.token_ids(prompt, **settings))
+    "How many times as many tokens a second as the first, in turns."
+    def write(writer): # → number of tokens; with dice each writes another text
+        return sum(len([*writer.token_ids(prompt, **settings)]) for prompt in prompts)
+    tokens = {name: write(writer) for name, writer in writers.items()}
     seconds = race({name: partial(write, w) for name, w in writers.items()}, repeats)
-    first = next(iter(seconds.values()))
-    return {name: first / s for name, s in seconds.items()}
+    speeds = {name: tokens[name] / seconds[name] for name in writers}
+    return {name: speed / next(iter(speeds.values())) for name, speed in speeds.items()}
