@@ -17,6 +17,7 @@ WRITTEN = "_zh" # where nbdev does not look for modules
 PHRASES = { # what the site's build adds
     '#| code-summary: "Imports"': '#| code-summary: "导入"',
     '#| code-summary: "How the picture is drawn"': '#| code-summary: "这幅图是怎么画的"',
+    '#| code-summary: "Exported source"': '#| code-summary: "导出的源代码"',
     "### Solution\n": "### 答案\n"}
 PIECE = re.compile(r"^<!-- (\S+?)(?: (\w{8}))? -->\n", re.M)
 HEADING = re.compile(r"^#+ .+?(?= *$)", re.M)

@@ -3,6 +3,9 @@ drawn."""
 import ast, re
 
 DRAWING = re.compile(r"\b(ax|axes|fig|plt|left|right|bars)\b[\w.\[\]]*[.(]|plot_style")
+LATER = { # lesson → the cells of its class that a first reading can leave out
+    "09_trainer": {"cell-47", "cell-54", "schedule", "prepare", "cell-63", "flush", "cell-66",
+                   "save", "cell-75"}}
 IMPORTS, PICTURE = "Imports", "How the picture is drawn"
 
 
@@ -34,4 +37,12 @@ def fold_asides(cells):
         if summary is None: continue
         head = f'#| code-fold: true\n#| code-summary: "{summary}"\n'
         cell["source"] = [*head.splitlines(keepends=True), *cell["source"]]
+    return cells
+
+
+def fold_later(cells, lesson):
+    for cell in cells:
+        if cell.get("id") not in LATER.get(lesson, ()): continue
+        assert cell["source"][0] == "#| code-fold: show\n", cell["id"]
+        cell["source"][0] = "#| code-fold: true\n"
     return cells

@@ -11,7 +11,7 @@ from smalldocs.site import build
 
 from answers import fold_answers
 from chinese import EDITION, edition_of, in_chinese, pieces_of
-from folds import fold_asides
+from folds import fold_asides, fold_later
 from formulas import set_formulas
 from links import broken_links, keep_links, settle_names
 from pages import finish_pages
@@ -42,7 +42,8 @@ def prepare_notebook(path, notebooks, proc, cfg):
     for cell in nb["cells"]:
         if cell["cell_type"] != "markdown": continue
         cell["source"] = keep_links("".join(cell["source"])).splitlines(keepends=True)
-    nb["cells"] = fold_asides(fold_solutions(show_once(nb["cells"])))
+    cells = fold_later(show_once(nb["cells"]), path.stem)
+    nb["cells"] = fold_asides(fold_solutions(cells))
     text = json.dumps(nb, ensure_ascii=False, indent=1)
     site = f"{cfg.doc_host}{cfg.doc_baseurl}".rstrip("/")
     for notebook in notebooks:
