@@ -92,4 +92,4 @@ def test_what_is_no_lesson_is_linked_from_the_editions_folder():
     nb = dict(cells=[dict(cell_type="markdown", id="a", source=["x"])])
     text = "[a](engine/files.ipynb) [b](02_rope.ipynb#x) [c](https://x.org) [d](#y)"
     made = chinese.in_chinese(nb, {"a": ("", text)}, "../")["cells"][0]["source"]
-    assert "".join(made) == "[a](../engine/files.ipynb) [b](02_rope.ipynb#x) [c](https://x.org) [d](#y)"
+    assert "".join(made) == text.replace("engine/", "../engine/")

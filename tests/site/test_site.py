@@ -170,7 +170,8 @@ def test_what_a_first_reading_leaves_out_folds():
         cells = json.loads(read(f"nbs/{lesson}.ipynb"))["cells"]
         exported = {c["id"] for c in cells if "".join(c["source"]).startswith("#| exports\n")}
         assert ids < exported # and some stay open
-    def cells(): return [dict(id=i, source=["#| code-fold: show\n", "x = 1"]) for i in ("save", "fit")]
+    def cell(i): return dict(id=i, source=["#| code-fold: show\n", "x = 1"])
+    def cells(): return [cell("save"), cell("fit")]
     heads = [c["source"][0] for c in fold_later(cells(), "09_trainer")]
     assert heads == ["#| code-fold: true\n", "#| code-fold: show\n"]
     assert fold_later(cells(), "08_loss") == cells()
