@@ -1,6 +1,5 @@
 "Formulas set by KaTeX while the site is built: a visitor's browser runs no script for them."
 import html, json, re, shutil, subprocess, sys, tempfile
-from pathlib import Path
 
 from vendor import fetch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from shell import COMMAND, finish, run, start
+from shell import finish, run, start
 from test_rehearsal import Hub, settings
 
 pytestmark = pytest.mark.slow

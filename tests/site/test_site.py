@@ -177,6 +177,16 @@ def test_what_a_first_reading_leaves_out_folds():
     assert fold_later(cells(), "08_loss") == cells()
 
 
+def test_printed_prose_wraps_and_columns_stay():
+    from pages import PRINTED, wrap_prose
+    prose = "    " + "words and " * 9
+    columns = "loss" + " " * 40 + "1.25\n", "0.5  0.25  " * 9 + "\n", "short\n"
+    begin, end = '<div class="cell-output cell-output-stdout">\n<pre><code>', "</code></pre>"
+    wrapped = f'<span class="line" style="--indent: 4ch">{prose}</span>'
+    page = begin + "".join(columns) + "{}" + end
+    assert PRINTED.sub(wrap_prose, page.format(prose)) == page.format(wrapped)
+
+
 # Links and formulas
 
 def write(path, text):

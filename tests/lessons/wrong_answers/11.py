@@ -4,6 +4,7 @@
 check_back(lambda name: name.removeprefix("model."))
 
 # %% 11.2 a forgotten norm_eps
+import dataclasses
 def forgetful(llama):
     student = StudentModel(dataclasses.replace(from_llama(llama).config, norm_eps=1e-6))
     student.load_state_dict(from_llama(llama).state_dict())
@@ -11,6 +12,7 @@ def forgetful(llama):
 check_from(forgetful)
 
 # %% 11.2 the longest text of another model
+import dataclasses
 def of_tiny_length(llama):
     student = from_llama(llama)
     longer = dataclasses.replace(student.config, max_seq_len=2 * student.config.max_seq_len)
