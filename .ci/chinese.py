@@ -72,15 +72,18 @@ def translated(english, chinese): # headings keep the places that links lead to
     return chinese
 
 
-def in_chinese(nb, pieces, above): # the folder of the lessons, from that of the edition
+def in_chinese(nb, pieces,
+               above, # the folder of the lessons, from that of the edition
+               on_site=True): # JupyterLab would show the places of headings
     "The notebook; where a piece is missing, its English."
     cells = []
     for cell in nb["cells"]:
         source = "".join(cell["source"])
         for english, chinese in PHRASES.items(): source = source.replace(english, chinese)
         if cell["cell_type"] == "markdown":
-            if cell.get("id") in pieces: source = translated(source, pieces[cell["id"]][1])
-            if not source: continue
+            _, chinese = pieces.get(cell.get("id"), ("", source))
+            if not chinese: continue
+            source = translated(source, chinese) if on_site else chinese
             source = BESIDE.sub(f"]({above}", source)
         cells.append(cell | dict(source=source.splitlines(keepends=True)))
     return nb | dict(cells=cells)
@@ -90,7 +93,7 @@ def write():
     folder = ROOT/WRITTEN
     folder.mkdir(exist_ok=True)
     for lesson in lessons():
-        nb = in_chinese(read_lesson(lesson), pieces_of(edition_of(lesson)), "../nbs/")
+        nb = in_chinese(read_lesson(lesson), pieces_of(edition_of(lesson)), "../nbs/", False)
         text = json.dumps(nb, ensure_ascii=False, indent=1)
         (folder/lesson.name).write_text(text + "\n", encoding="utf-8")
     print(f"{len(lessons())} notebooks in {WRITTEN}/")

@@ -5,8 +5,8 @@ import re
 TITLE = re.compile(r"<title>(.*?)</title>", re.S)
 DESCRIPTION = re.compile(r'<meta name="description" content="([^"]*)">')
 CODE = re.compile(r'(<pre class="sourceCode python[^"]*"><code[^>]*>)(.*?)(</code></pre>)', re.S)
-PRINTED = re.compile(r'(<div class="cell-output cell-output-std\w+">\s*<pre><code>)(.*?)(</code></pre>)',
-                     re.S)
+PRINTED = re.compile(r'(<div class="cell-output cell-output-std\w+">\s*<pre><code>)'
+                     r'(.*?)(</code></pre>)', re.S)
 SPAN = re.compile(r'<span class="[^"]*">|</span>')
 AT_ITS_PLACE = """<script>
 const bar = document.getElementById("quarto-sidebar"), here = bar?.querySelector(".active")

@@ -49,7 +49,8 @@ def prepare_notebook(path, notebooks, proc, cfg):
     for notebook in notebooks:
         page = notebook.with_name(f"{module_of(notebook)}.html").relative_to(proc).as_posix()
         text = text.replace(f"{site}/{page}", f"/{notebook.relative_to(proc).as_posix()}")
-    for folder in ("reference", "try", EDITION): text = text.replace(f"{site}/{folder}/", f"/{folder}/")
+    for folder in ("reference", "try", EDITION):
+        text = text.replace(f"{site}/{folder}/", f"/{folder}/")
     path.write_text(text, encoding="utf-8")
 
 
@@ -66,10 +67,10 @@ def add_edition(proc):
         nb["cells"][0]["source"] = f"---\n{json.dumps(head, ensure_ascii=False)}\n---"
         to = proc/EDITION/path.name
         to.write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
-        listed += [f"          - text: {json.dumps(f'{path.name[:2]} {title}', ensure_ascii=False)}",
-                   f"            href: {EDITION}/{path.name}"]
+        text = json.dumps(f"{path.name[:2]} {title}", ensure_ascii=False)
+        listed += [f"          - text: {text}", f"            href: {EDITION}/{path.name}"]
     section = "\n".join(["      - section: 课程（中文版）", "        contents:", *listed, ""])
-    last = "            contents: reference/*.qmd\n" # behind it no lesson of the other language leads on
+    last = "            contents: reference/*.qmd\n" # so no English page leads on to a Chinese one
     first = f"      - text: 中文\n        href: {EDITION}/00_tour.ipynb\n"
     edit(proc/"_quarto.yml", lambda text: text.replace(last, last + section)
         .replace("    right:\n", first + "    right:\n", 1)

@@ -70,6 +70,7 @@ def test_it_is_a_notebook_for_jupyterlab_with_the_same_code(lesson, tmp_path, mo
     source = chinese.read_lesson(lesson)
     def code(cells): return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     assert code(written.cells) == code(source["cells"])
+    assert not any("{#" in c.source for c in written.cells if c.cell_type == "markdown")
 
 
 def test_what_is_behind_is_named(tmp_path, monkeypatch):
