@@ -1,4 +1,4 @@
-"""The Chinese edition of the course: `nbs/zh/NN_lesson.md` holds the prose of `nbs/NN_lesson.ipynb`,
+"""The Chinese edition of the course: `nbs/zh/NN_lesson.md` holds the prose of a lesson's notebook,
 a piece for each markdown cell, below a line `<!-- cell digest -->` with the digest of the English
 it was made from. An empty piece leaves its cell out.
 
