@@ -120,6 +120,22 @@ def other_language(site, page, chinese): # → a link to it, if there is one
     return f'<a href="{at}" lang="{lang}" hreflang="{lang}">{words}</a> · '
 
 
+def search_by_language(site):
+    "A page's search finds a lesson in the language of the page."
+    entries = json.loads((site/"search.json").read_text(encoding="utf-8"))
+    chinese = [e for e in entries if e["href"].startswith(EDITION)]
+    others = [e for e in entries if not e["href"].startswith(EDITION)]
+    lessons = {e["href"].partition("#")[0].replace(EDITION, "nbs") for e in chinese}
+    shared = [e for e in others if e["href"].partition("#")[0] not in lessons]
+    for name, found in {"search.json": others, "search.zh.json": chinese + shared}.items():
+        (site/name).write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+    asks = 'offset + "search.json"'
+    by_language = 'offset + `search${document.documentElement.lang == "zh-CN" ? ".zh" : ""}.json`'
+    script = site/"site_libs/smalldocs.js"
+    assert asks in script.read_text(encoding="utf-8")
+    edit(script, lambda text: text.replace(asks, by_language))
+
+
 def keep_to_itself(site):
     "The themes ask a third party for fonts. The visitor's own serve as well, without the network."
     for css in site.rglob("*.css"):
@@ -139,6 +155,7 @@ def main():
     settle_names(site, {link.partition("#")[2] for names in index.values()
                         for link, _ in names.values()})
     keep_to_itself(site)
+    search_by_language(site)
     add_notebook_links(site, cfg)
     fold_answers(site)
     finish_pages(site, cfg)

@@ -206,14 +206,16 @@ def test_dark_mode_stays_and_follows_the_visitor(site, browser):
     context.close()
 
 
-def test_search_finds_a_lesson(site, page):
-    page.goto(f"{site}/index.html")
-    page.locator(".smalldocs-search input").first.fill("RoPE")
+@pytest.mark.parametrize("start, words, found", [("index", "RoPE", "nbs/02_rope"),
+    ("nbs/zh/00_tour", "旋转位置编码", "nbs/zh/02_rope")], ids=["english", "chinese"])
+def test_search_finds_a_lesson_in_the_language_of_the_page(start, words, found, site, page):
+    page.goto(f"{site}/{start}.html")
+    page.locator(".smalldocs-search input").first.fill(words)
     result = page.locator(".smalldocs-search-results a").first
     result.wait_for(state="visible", timeout=10_000)
-    assert "rope" in result.inner_text().lower()
+    assert words.lower() in result.inner_text().lower()
     result.click()
-    page.wait_for_url("**/nbs/02_rope.html*")
+    page.wait_for_url(f"**/{found}.html*")
     assert page.locator("h1").first.is_visible()
 
 
