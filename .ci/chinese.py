@@ -11,15 +11,16 @@ from pathlib import Path
 
 from smalldocs.markdown import pandoc_id
 
+from folds import IMPORTS, PICTURE
+
 ROOT = Path(__file__).resolve().parent.parent
 EDITION = "nbs/zh" # its prose, and its place on the site
 WRITTEN = "_zh" # where nbdev does not look for modules
-PHRASES = { # what the site's build adds
-    '#| code-summary: "Imports"': '#| code-summary: "导入"',
-    '#| code-summary: "How the picture is drawn"': '#| code-summary: "这幅图是怎么画的"',
-    '#| code-summary: "Exported source"': '#| code-summary: "导出的源代码"',
-    "### Solution\n": "### 答案\n"}
+PHRASES = { # what the site's build and nbdev add
+    f'"{IMPORTS}"\n': '"导入"\n', f'"{PICTURE}"\n': '"这幅图是怎么画的"\n',
+    '"Exported source"\n': '"导出的源代码"\n', "### Solution\n": "### 答案\n"}
 PIECE = re.compile(r"^<!-- (\S+?)(?: (\w{8}))? -->\n", re.M)
+FENCED = re.compile(r"^```.*?^```", re.S | re.M)
 HEADING = re.compile(r"^#+ .+?(?= *$)", re.M)
 BESIDE = re.compile(r"\]\((?!\d\d_|https?:|#|/)") # a link to what is no lesson
 
@@ -63,7 +64,7 @@ def stamp(lesson):
 
 
 def headings(text): # not what stands in code
-    return HEADING.findall(re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+    return HEADING.findall(FENCED.sub("", text))
 
 
 def translated(english, chinese): # headings keep the places that links lead to
@@ -89,12 +90,15 @@ def in_chinese(nb, pieces,
     return nb | dict(cells=cells)
 
 
+def for_jupyterlab(lesson): # → a notebook
+    return in_chinese(read_lesson(lesson), pieces_of(edition_of(lesson)), "../nbs/", False)
+
+
 def write():
     folder = ROOT/WRITTEN
     folder.mkdir(exist_ok=True)
     for lesson in lessons():
-        nb = in_chinese(read_lesson(lesson), pieces_of(edition_of(lesson)), "../nbs/", False)
-        text = json.dumps(nb, ensure_ascii=False, indent=1)
+        text = json.dumps(for_jupyterlab(lesson), ensure_ascii=False, indent=1)
         (folder/lesson.name).write_text(text + "\n", encoding="utf-8")
     print(f"{len(lessons())} notebooks in {WRITTEN}/")
 

@@ -114,7 +114,7 @@ def add_notebook_links(site, cfg):
 def other_language(site, page, chinese): # → a link to it, if there is one
     lang, words, at = (("en", "English", f"../{page.name}") if chinese
                        else ("zh-CN", "中文", f"zh/{page.name}"))
-    if not (page.parent/at).is_file() or page.parent.name not in ("nbs", "zh"): return ""
+    if not (page.parent/at).is_file(): return ""
     tag = f'<link rel="alternate" hreflang="{lang}" href="{at}">'
     edit(page, lambda text: text.replace("</head>", f"{tag}</head>", 1))
     return f'<a href="{at}" lang="{lang}" hreflang="{lang}">{words}</a> · '

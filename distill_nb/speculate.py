@@ -147,9 +147,10 @@ def _share_kept(passes) -> float: # of `_Speculator.passes`
 def _race_drafts(writers:dict, # name → `TextGenerator`; the first is the yardstick
                  prompts, repeats=3, **settings) -> dict:
     "How many times as many tokens a second as the first, in turns."
-    def write(writer): # → number of tokens; with dice each writes another text
-        return sum(len([*writer.token_ids(prompt, **settings)]) for prompt in prompts)
-    tokens = {name: write(writer) for name, writer in writers.items()}
-    seconds = race({name: partial(write, w) for name, w in writers.items()}, repeats)
+    tokens = {} # name → their number; with dice each writes another text
+    def write(name):
+        texts = (writers[name].token_ids(prompt, **settings) for prompt in prompts)
+        tokens[name] = sum(len([*text]) for text in texts)
+    seconds = race({name: partial(write, name) for name in writers}, repeats)
     speeds = {name: tokens[name] / seconds[name] for name in writers}
     return {name: speed / next(iter(speeds.values())) for name, speed in speeds.items()}

@@ -10,7 +10,6 @@ sys.path.append(str(Path(__file__).parents[2] / ".ci"))
 import chinese
 
 LESSONS = chinese.lessons()
-FENCED = re.compile(r"^```.*?^```", re.S | re.M)
 each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)
 
 
@@ -27,9 +26,7 @@ def test_it_is_not_behind(lesson): assert not [*chinese.behind(lesson)]
 @each_lesson
 def test_links_lead_to_the_same_places(lesson):
     def links(text): return Counter(re.findall(r"\]\(([^)\s]+)\)", text))
-    for cell, english, text in pairs(lesson):
-        # a place on a page of its own is named by the English heading, as on that page
-        assert links(text) == links(english), cell
+    for cell, english, text in pairs(lesson): assert links(text) == links(english), cell
 
 
 @each_lesson
@@ -40,7 +37,8 @@ def test_headings_are_as_many_and_of_the_same_level(lesson):
 
 @each_lesson
 def test_formulas_are_the_same(lesson):
-    def shown(text): return Counter(re.findall(r"\$\$(.+?)\$\$", FENCED.sub("", text), re.S))
+    def shown(text):
+        return Counter(re.findall(r"\$\$(.+?)\$\$", chinese.FENCED.sub("", text), re.S))
     def bare(counts): # words in a formula may be translated
         return Counter({re.sub(r"\\text\{.*?\}", "", f): n for f, n in counts.items()})
     for cell, english, text in pairs(lesson):
@@ -50,27 +48,30 @@ def test_formulas_are_the_same(lesson):
 @each_lesson
 def test_bold_and_slanted_words_are_set_as_such(lesson):
     for cell, _, text in pairs(lesson):
-        prose = re.sub(r"\$\$.+?\$\$|\$.+?\$|`[^`]+`", "x", FENCED.sub("", text), flags=re.S)
+        text = chinese.FENCED.sub("", text)
+        prose = re.sub(r"\$\$.+?\$\$|\$.+?\$|`[^`]+`", "x", text, flags=re.S)
         seen = re.sub(r"<[^>]+>", "", MarkdownIt().enable("table").render(prose))
         assert "**" not in seen and not re.search(r"(?<![\d ])\*(?![\d ])", seen), cell
 
 
 @each_lesson
-def test_it_is_a_notebook_for_jupyterlab_with_the_same_code(lesson, tmp_path, monkeypatch):
+def test_it_is_a_notebook_for_jupyterlab_with_the_same_code(lesson):
+    made, source = chinese.for_jupyterlab(lesson), chinese.read_lesson(lesson)
+    nbformat.validate(made)
+    def code(nb): return ["".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "code"]
+    assert code(made) == code(source)
+    assert not any("{#" in text for text in chinese.prose_of(made).values())
+
+
+def test_the_notebooks_are_written(tmp_path, monkeypatch):
+    lesson = LESSONS[0]
+    made = chinese.for_jupyterlab(lesson)
     monkeypatch.setattr(chinese, "ROOT", tmp_path)
     monkeypatch.setattr(chinese, "lessons", lambda: [lesson])
-    edition = tmp_path / chinese.EDITION
-    edition.mkdir(parents=True)
-    for path in LESSONS: # the prose, where it is looked for
-        source = Path(chinese.__file__).parents[1] / chinese.EDITION / f"{path.stem}.md"
-        (edition / source.name).write_bytes(source.read_bytes())
+    monkeypatch.setattr(chinese, "for_jupyterlab", lambda path: made)
     chinese.write()
-    written = nbformat.read(tmp_path / chinese.WRITTEN / lesson.name, as_version=4)
-    nbformat.validate(written)
-    source = chinese.read_lesson(lesson)
-    def code(cells): return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
-    assert code(written.cells) == code(source["cells"])
-    assert not any("{#" in c.source for c in written.cells if c.cell_type == "markdown")
+    written = tmp_path / chinese.WRITTEN / lesson.name
+    assert json.loads(written.read_text(encoding="utf-8")) == made
 
 
 def test_what_is_behind_is_named(tmp_path, monkeypatch):
